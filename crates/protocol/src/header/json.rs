@@ -1,0 +1,188 @@
+//! The JSON form of a header, type 0.
+//!
+//! Lenient in what clients are known to send: any key order, unknown keys, `null`, a language as a number,
+//! and numbers or booleans where `extFields` should hold strings (C++).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::Write;
+
+use bytes::{BufMut, BytesMut};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+
+use super::{FIELDS_MAX, Fields, Header, HeaderError, Language};
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Header<'_>, HeaderError> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let header = json.deserialize_map(HeaderVisitor)?;
+    json.end()?;
+    Ok(header)
+}
+
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = Header<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with code, flag, opaque and extFields")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header<'de>, A::Error> {
+        let mut header = Header {
+            code: 0,
+            language: Language::Java,
+            version: 0,
+            opaque: 0,
+            flag: 0,
+            remark: None,
+            fields: None,
+        };
+        while let Some(Text(key)) = map.next_key()? {
+            match key.as_ref() {
+                "code" => header.code = map.next_value::<Option<i32>>()?.unwrap_or(0),
+                "flag" => header.flag = map.next_value::<Option<i32>>()?.unwrap_or(0),
+                "opaque" => header.opaque = map.next_value::<Option<i32>>()?.unwrap_or(0),
+                "version" => header.version = map.next_value::<Option<i32>>()?.unwrap_or(0),
+                "language" => {
+                    let Text(name) = map.next_value_seed(AnyText)?;
+                    header.language = match name.parse() {
+                        Ok(code) => Language::from_code(code),
+                        Err(_) => Language::from_name(&name),
+                    };
+                }
+                "remark" => header.remark = map.next_value::<Option<Text<'de>>>()?.map(|text| text.0),
+                "extFields" => header.fields = map.next_value::<Option<FieldsText<'de>>>()?.map(|f| f.0),
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(header)
+    }
+}
+
+/// A string that borrows from the input unless it was escaped.
+struct Text<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<'de>, D::Error> {
+        deserializer.deserialize_str(AnyText)
+    }
+}
+
+/// Reads strings, and numbers and booleans as their text, `null` as the empty text.
+struct AnyText;
+
+impl<'de> DeserializeSeed<'de> for AnyText {
+    type Value = Text<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Text<'de>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for AnyText {
+    type Value = Text<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, number or boolean")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Owned(number.to_string())))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Owned(number.to_string())))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Owned(number.to_string())))
+    }
+
+    fn visit_bool<E: Error>(self, truth: bool) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Borrowed(if truth { "true" } else { "false" })))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Borrowed("")))
+    }
+}
+
+struct FieldsText<'de>(Fields<'de>);
+
+impl<'de> Deserialize<'de> for FieldsText<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<FieldsText<'de>, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = FieldsText<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of strings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FieldsText<'de>, A::Error> {
+        let mut fields = Fields::with_capacity(16);
+        while let Some(Text(key)) = map.next_key()? {
+            if fields.len() == FIELDS_MAX {
+                return Err(A::Error::custom(HeaderError::TooManyFields));
+            }
+            let Text(value) = map.next_value_seed(AnyText)?;
+            fields.push(key, value);
+        }
+        Ok(FieldsText(fields))
+    }
+}
+
+/// Writes the keys in the order in which Java writes them, so that captures compare byte for byte.
+pub(super) fn encode(header: &Header<'_>, out: &mut BytesMut) {
+    out.put_slice(b"{\"code\":");
+    number(header.code, out);
+    if let Some(fields) = &header.fields {
+        out.put_slice(b",\"extFields\":{");
+        for (index, (name, value)) in fields.iter().enumerate() {
+            if index > 0 {
+                out.put_u8(b',');
+            }
+            string(name, out);
+            out.put_u8(b':');
+            string(value, out);
+        }
+        out.put_u8(b'}');
+    }
+    out.put_slice(b",\"flag\":");
+    number(header.flag, out);
+    out.put_slice(b",\"language\":\"");
+    out.put_slice(header.language.name().as_bytes());
+    out.put_slice(b"\",\"opaque\":");
+    number(header.opaque, out);
+    if let Some(remark) = &header.remark {
+        out.put_slice(b",\"remark\":");
+        string(remark, out);
+    }
+    out.put_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
+    number(header.version, out);
+    out.put_u8(b'}');
+}
+
+fn number(value: i32, out: &mut BytesMut) {
+    write!(out.writer(), "{value}").expect("a buffer in memory takes every write");
+}
+
+fn string(text: &str, out: &mut BytesMut) {
+    serde_json::to_writer(out.writer(), text).expect("a buffer in memory takes every string");
+}

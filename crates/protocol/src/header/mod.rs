@@ -1,0 +1,233 @@
+//! The header of a frame, in either encoding.
+//!
+//! Strings borrow from the frame where the encoding allows it, so reading a header costs one list of fields
+//! and one string per value that was escaped.
+
+mod compact;
+mod json;
+
+use std::borrow::Cow;
+
+use bytes::BytesMut;
+
+use crate::VERSION;
+use crate::frame::{self, Frame, SerializeType};
+
+/// Flag bit: this frame answers another one.
+const FLAG_RESPONSE: i32 = 1;
+/// Flag bit: the sender wants no answer, not even to an error.
+const FLAG_ONEWAY: i32 = 2;
+
+/// What a frame's header says. `fields` are the custom header of the request code (`extFields`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// Request code, or response code when the response bit is set.
+    pub code: i32,
+    /// Language of the sender.
+    pub language: Language,
+    /// Version number of the sender, see `VERSION`.
+    pub version: i32,
+    /// Chosen by the requester; the reply repeats it.
+    pub opaque: i32,
+    /// Bit 0: response; bit 1: one-way.
+    pub flag: i32,
+    /// Free text: an error for a person, or the status name of a pull reply.
+    pub remark: Option<Cow<'a, str>>,
+    /// Named values of the request or reply. `None` and empty differ on the wire: Java clients of a send
+    /// fail on a reply that has none at all.
+    pub fields: Option<Fields<'a>>,
+}
+
+impl<'a> Header<'a> {
+    /// The header of a request.
+    pub fn request(code: i32, opaque: i32, fields: Fields<'a>) -> Header<'a> {
+        Header {
+            code,
+            language: Language::Java,
+            version: VERSION,
+            opaque,
+            flag: 0,
+            remark: None,
+            fields: (!fields.is_empty()).then_some(fields),
+        }
+    }
+
+    /// The header of a one-way request.
+    pub fn oneway(code: i32, opaque: i32, fields: Fields<'a>) -> Header<'a> {
+        Header { flag: FLAG_ONEWAY, ..Header::request(code, opaque, fields) }
+    }
+
+    /// The header of a reply to the request `opaque`.
+    pub fn response(
+        code: i32,
+        opaque: i32,
+        remark: Option<Cow<'a, str>>,
+        fields: Option<Fields<'a>>,
+    ) -> Header<'a> {
+        // Every client knows JAVA; an unknown language name fails whole frames in some of them.
+        Header {
+            code,
+            language: Language::Java,
+            version: VERSION,
+            opaque,
+            flag: FLAG_RESPONSE,
+            remark,
+            fields,
+        }
+    }
+
+    /// Whether this frame answers a request of ours.
+    pub fn is_response(&self) -> bool {
+        self.flag & FLAG_RESPONSE != 0
+    }
+
+    /// Whether the sender expects no answer.
+    pub fn is_oneway(&self) -> bool {
+        self.flag & FLAG_ONEWAY != 0
+    }
+
+    /// The value of one field.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.as_ref().and_then(|fields| fields.get(name))
+    }
+
+    /// Reads the header of `frame`.
+    pub fn decode(frame: &'a Frame) -> Result<Header<'a>, HeaderError> {
+        match frame.serialize_type {
+            SerializeType::Json => json::decode(&frame.header),
+            SerializeType::Compact => compact::decode(&frame.header),
+        }
+    }
+
+    /// Appends a whole frame except its body, of which `body_bytes` bytes must follow.
+    pub fn encode(&self, serialize_type: SerializeType, body_bytes: usize, out: &mut BytesMut) {
+        let start = frame::begin(out);
+        match serialize_type {
+            SerializeType::Json => json::encode(self, out),
+            SerializeType::Compact => compact::encode(self, out),
+        }
+        frame::finish(out, start, serialize_type, body_bytes);
+    }
+
+    /// Appends a whole frame with its body.
+    pub fn encode_with_body(&self, serialize_type: SerializeType, body: &[u8], out: &mut BytesMut) {
+        self.encode(serialize_type, body.len(), out);
+        out.extend_from_slice(body);
+    }
+}
+
+/// Why a header cannot be read. The stream is still cut correctly, yet the request cannot be answered because
+/// its opaque is unknown: the connection is closed, as the Java server does.
+#[derive(Debug, thiserror::Error)]
+pub enum HeaderError {
+    /// Type 0, but not a JSON object of the expected form.
+    #[error("header is not the JSON of a remoting command: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Type 1, but a length inside points beyond the end.
+    #[error("compact header ends inside its {0}")]
+    Truncated(&'static str),
+    /// Type 1, and a string is not UTF-8.
+    #[error("compact header has a {0} that is not UTF-8")]
+    NotUtf8(&'static str),
+    /// More fields than any request has.
+    #[error("header has more than {FIELDS_MAX} fields")]
+    TooManyFields,
+}
+
+/// Most fields that a header may have. The largest request of the protocol has about thirty.
+pub const FIELDS_MAX: usize = 128;
+
+/// The custom header fields in the order in which they were written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Fields<'a> {
+    /// No fields yet, with room for `count`.
+    pub fn with_capacity(count: usize) -> Fields<'a> {
+        Fields(Vec::with_capacity(count))
+    }
+
+    /// Adds a field; the last of two equal names wins on reading, as in a map.
+    pub fn push(&mut self, name: impl Into<Cow<'a, str>>, value: impl Into<Cow<'a, str>>) {
+        self.0.push((name.into(), value.into()));
+    }
+
+    /// The value of the field `name`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_ref())
+    }
+
+    /// Number of fields.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Names and values in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
+    }
+
+    /// Names and values, each taken out once by a typed header.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> + '_ {
+        self.0.iter_mut().map(|(name, value)| (Cow::clone(name), std::mem::take(value)))
+    }
+
+    /// The same fields without borrowing from the frame.
+    pub fn into_owned(self) -> Fields<'static> {
+        Fields(
+            self.0
+                .into_iter()
+                .map(|(name, value)| (Cow::Owned(name.into_owned()), Cow::Owned(value.into_owned())))
+                .collect(),
+        )
+    }
+}
+
+macro_rules! languages {
+    ($($code:literal $variant:ident $name:literal,)*) => {
+        /// What the sender is written in. It changes nothing but what operators are shown.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)]
+        #[repr(u8)]
+        pub enum Language {
+            $($variant = $code,)*
+        }
+
+        impl Language {
+            /// The name in JSON headers.
+            pub fn name(self) -> &'static str {
+                match self { $(Language::$variant => $name,)* }
+            }
+
+            fn from_name(name: &str) -> Language {
+                match name { $($name => Language::$variant,)* _ => Language::Other }
+            }
+
+            fn from_code(code: u8) -> Language {
+                match code { $($code => Language::$variant,)* _ => Language::Other }
+            }
+        }
+    };
+}
+
+languages! {
+    0 Java "JAVA",
+    1 Cpp "CPP",
+    2 DotNet "DOTNET",
+    3 Python "PYTHON",
+    4 Delphi "DELPHI",
+    5 Erlang "ERLANG",
+    6 Ruby "RUBY",
+    7 Other "OTHER",
+    8 Http "HTTP",
+    9 Go "GO",
+    10 Php "PHP",
+    11 Oms "OMS",
+    12 Rust "RUST",
+    13 NodeJs "NODE_JS",
+}

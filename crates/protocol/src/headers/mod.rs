@@ -1,0 +1,215 @@
+//! Typed header fields of the requests and replies that are served, by room.
+//!
+//! Decoding takes the values out of a [`Fields`](crate::Fields); unknown names are ignored, as clients of every
+//! version send names that others do not know.
+
+pub mod client;
+pub mod namesrv;
+pub mod offset;
+pub mod pull;
+pub mod send;
+pub mod topic;
+
+use std::borrow::Cow;
+
+use crate::header::Fields;
+
+/// Why the fields of a request do not make a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FieldError {
+    /// A field that the request code requires is absent.
+    #[error("the request header lacks the field `{name}`")]
+    Missing {
+        /// Name on the wire.
+        name: &'static str,
+    },
+    /// A field's text is not of its type.
+    #[error("the request header field `{name}` is `{value}`, expected {expected}")]
+    Malformed {
+        /// Name on the wire.
+        name: &'static str,
+        /// Text found, cut to 64 characters.
+        value: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+}
+
+/// A typed header: fields in, fields out.
+pub trait HeaderFields<'a>: Sized {
+    /// Takes the fields out of `fields`.
+    fn decode(fields: &mut Fields<'a>) -> Result<Self, FieldError>;
+
+    /// The fields as they go on the wire; absent ones are left out.
+    fn encode(&self) -> Fields<'_>;
+}
+
+/// A value that has a text form in header fields.
+pub(crate) trait FieldValue<'a>: Sized {
+    const EXPECTED: &'static str;
+    fn parse(text: Cow<'a, str>) -> Result<Self, Cow<'a, str>>;
+    fn text(&self) -> Cow<'_, str>;
+}
+
+impl<'a> FieldValue<'a> for Cow<'a, str> {
+    const EXPECTED: &'static str = "text";
+
+    fn parse(text: Cow<'a, str>) -> Result<Self, Cow<'a, str>> {
+        Ok(text)
+    }
+
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Borrowed(self)
+    }
+}
+
+macro_rules! number_field {
+    ($($type:ty, $expected:literal;)*) => {$(
+        impl<'a> FieldValue<'a> for $type {
+            const EXPECTED: &'static str = $expected;
+
+            fn parse(text: Cow<'a, str>) -> Result<Self, Cow<'a, str>> {
+                text.parse().map_err(|_| text)
+            }
+
+            fn text(&self) -> Cow<'_, str> {
+                Cow::Owned(self.to_string())
+            }
+        }
+    )*};
+}
+
+number_field! {
+    i32, "a 32-bit integer";
+    i64, "a 64-bit integer";
+}
+
+impl<'a> FieldValue<'a> for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    // Java reads everything but "true" as false.
+    fn parse(text: Cow<'a, str>) -> Result<Self, Cow<'a, str>> {
+        Ok(text.eq_ignore_ascii_case("true"))
+    }
+
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Borrowed(if *self { "true" } else { "false" })
+    }
+}
+
+pub(crate) fn parse_field<'a, T: FieldValue<'a>>(
+    name: &'static str,
+    text: Cow<'a, str>,
+) -> Result<T, FieldError> {
+    T::parse(text).map_err(|text| FieldError::Malformed {
+        name,
+        value: text.chars().take(64).collect(),
+        expected: T::EXPECTED,
+    })
+}
+
+/// Declares header structs: `field: type required|optional|defaulted "name" | "other spelling"`. The first name is
+/// the one written. A `defaulted` field is 0, false or empty when absent, as Java's primitives are.
+macro_rules! header_fields {
+    ($($(#[$doc:meta])* $name:ident {
+        $($(#[$field_doc:meta])* $field:ident: $type:tt $need:ident $wire:literal $(| $other:literal)*,)*
+    })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $name<'a> {
+            $($(#[$field_doc])* pub $field: $crate::headers::field_type!('a $need $type),)*
+            #[doc(hidden)]
+            pub borrows: std::marker::PhantomData<&'a str>,
+        }
+
+        impl<'a> $crate::headers::HeaderFields<'a> for $name<'a> {
+            #[allow(unused_variables, unused_mut)]
+            fn decode(fields: &mut $crate::Fields<'a>) -> Result<Self, $crate::headers::FieldError> {
+                $(let mut $field: Option<$crate::headers::value_type!('a $type)> = None;)*
+                for (name, value) in fields.drain() {
+                    match name.as_ref() {
+                        $($wire $(| $other)* => {
+                            if !value.is_empty() || $crate::headers::keeps_empty!($type) {
+                                $field = Some($crate::headers::parse_field($wire, value)?);
+                            }
+                        })*
+                        _ => {}
+                    }
+                }
+                Ok($name {
+                    $($field: $crate::headers::finish_field!($need $field $wire),)*
+                    borrows: std::marker::PhantomData,
+                })
+            }
+
+            #[allow(unused_mut)]
+            fn encode(&self) -> $crate::Fields<'_> {
+                let mut fields = $crate::Fields::with_capacity(16);
+                $($crate::headers::encode_field!(fields $need self.$field, $wire);)*
+                fields
+            }
+        }
+    )*};
+}
+
+macro_rules! value_type {
+    ($lt:lifetime str) => { std::borrow::Cow<$lt, str> };
+    ($lt:lifetime $type:tt) => { $type };
+}
+
+macro_rules! field_type {
+    ($lt:lifetime optional $type:tt) => { Option<$crate::headers::value_type!($lt $type)> };
+    ($lt:lifetime $need:ident $type:tt) => { $crate::headers::value_type!($lt $type) };
+}
+
+macro_rules! keeps_empty {
+    (str) => {
+        true
+    };
+    ($type:tt) => {
+        false
+    };
+}
+
+macro_rules! finish_field {
+    (required $field:ident $wire:literal) => {
+        $field.ok_or($crate::headers::FieldError::Missing { name: $wire })?
+    };
+    (optional $field:ident $wire:literal) => {
+        $field
+    };
+    (defaulted $field:ident $wire:literal) => {
+        $field.unwrap_or_default()
+    };
+}
+
+macro_rules! encode_field {
+    ($fields:ident optional $value:expr, $wire:literal) => {
+        if let Some(value) = &$value {
+            $fields.push($wire, $crate::headers::FieldValue::text(value));
+        }
+    };
+    ($fields:ident $need:ident $value:expr, $wire:literal) => {
+        $fields.push($wire, $crate::headers::FieldValue::text(&$value));
+    };
+}
+
+pub(crate) use {encode_field, field_type, finish_field, header_fields, keeps_empty, value_type};
+
+header_fields! {
+    /// A request or reply without header fields.
+    NoFields {}
+}
+
+impl NoFields<'_> {
+    /// The one value of this type.
+    pub fn new() -> Self {
+        NoFields { borrows: std::marker::PhantomData }
+    }
+}
+
+impl Default for NoFields<'_> {
+    fn default() -> Self {
+        NoFields::new()
+    }
+}

@@ -1,0 +1,108 @@
+//! Message ids: the broker's (where a message lies) and the client's (which message it is).
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::units::LogOffset;
+
+/// The offset message id: hex of store address, port (4 bytes) and log offset; 32 characters, 56 with IPv6.
+pub fn offset_id(host: SocketAddr, offset: LogOffset) -> String {
+    let mut text = String::with_capacity(56);
+    push_offset_id(&mut text, host, offset);
+    text
+}
+
+/// Appends an offset message id to `text`.
+pub fn push_offset_id(text: &mut String, host: SocketAddr, offset: LogOffset) {
+    match host.ip() {
+        IpAddr::V4(ip) => push_hex(text, &ip.octets()),
+        IpAddr::V6(ip) => push_hex(text, &ip.octets()),
+    }
+    push_hex(text, &u32::from(host.port()).to_be_bytes());
+    push_hex(text, &offset.0.to_be_bytes());
+}
+
+/// The place that an offset message id names.
+pub fn parse_offset_id(id: &str) -> Option<(SocketAddr, LogOffset)> {
+    let bytes = parse_hex(id)?;
+    let (ip, rest) = match bytes.len() {
+        16 => (IpAddr::from(*bytes.first_chunk::<4>()?), &bytes[4..]),
+        28 => (IpAddr::from(*bytes.first_chunk::<16>()?), &bytes[16..]),
+        _ => return None,
+    };
+    let port = u16::try_from(u32::from_be_bytes(*rest.first_chunk::<4>()?)).ok()?;
+    let offset = i64::from_be_bytes(*rest[4..].first_chunk::<8>()?);
+    Some((SocketAddr::new(ip, port), LogOffset(offset)))
+}
+
+/// Makes client message ids as the official clients do: address, process, a number per process start, milliseconds
+/// since `epoch_millis`, a counter.
+#[derive(Clone, Debug)]
+pub struct UniqueIds {
+    prefix: String,
+    counter: u16,
+}
+
+impl UniqueIds {
+    /// `salt` distinguishes two generators of one process.
+    pub fn new(ip: IpAddr, pid: u32, salt: u32) -> UniqueIds {
+        let mut prefix = String::with_capacity(44);
+        match ip {
+            IpAddr::V4(ip) => push_hex(&mut prefix, &ip.octets()),
+            IpAddr::V6(ip) => push_hex(&mut prefix, &ip.octets()),
+        }
+        push_hex(&mut prefix, &(pid as u16).to_be_bytes());
+        push_hex(&mut prefix, &salt.to_be_bytes());
+        UniqueIds { prefix, counter: 0 }
+    }
+
+    /// The next id; `elapsed_millis` since a moment of the generator's choice.
+    pub fn next(&mut self, elapsed_millis: u32) -> String {
+        let mut id = self.prefix.clone();
+        push_hex(&mut id, &elapsed_millis.to_be_bytes());
+        push_hex(&mut id, &self.counter.to_be_bytes());
+        self.counter = self.counter.wrapping_add(1);
+        id
+    }
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        write!(text, "{byte:02X}").expect("text in memory takes every write");
+    }
+}
+
+fn parse_hex(text: &str) -> Option<Vec<u8>> {
+    if text.len() > 56 || !text.len().is_multiple_of(2) {
+        return None;
+    }
+    let digits = text.as_bytes().chunks_exact(2);
+    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_id_names_its_place_and_back() {
+        let host: SocketAddr = "127.0.0.1:20911".parse().unwrap();
+        let id = offset_id(host, LogOffset(240));
+        // From a recorded reply of the Java broker.
+        assert_eq!(id, "7F000001000051AF00000000000000F0");
+        assert_eq!(parse_offset_id(&id), Some((host, LogOffset(240))));
+        let host: SocketAddr = "[2001:db8::7]:10911".parse().unwrap();
+        assert_eq!(parse_offset_id(&offset_id(host, LogOffset(9))), Some((host, LogOffset(9))));
+        for wrong in ["", "7F", "zz000001000051AF00000000000000F0", "7F000001000151AF00000000000000F0ü"] {
+            assert_eq!(parse_offset_id(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn client_ids_of_one_generator_differ() {
+        let mut ids = UniqueIds::new("10.0.0.1".parse().unwrap(), 31428, 7);
+        let (first, second) = (ids.next(5), ids.next(5));
+        assert_eq!(first.len(), 32);
+        assert_ne!(first, second);
+    }
+}

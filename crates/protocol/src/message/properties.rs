@@ -1,0 +1,114 @@
+//! Property text: `name U+0001 value U+0002`, repeated; the last separator may be missing.
+//!
+//! The order means nothing and of two equal names the last wins, as in the map that Java reads it into.
+
+/// Property names that the broker and the clients give a meaning.
+pub mod key {
+    /// Keys under which a message can be looked up, blank-separated.
+    pub const KEYS: &str = "KEYS";
+    /// The tag.
+    pub const TAGS: &str = "TAGS";
+    /// `false`: answer the producer without waiting for flush or replication.
+    pub const WAIT: &str = "WAIT";
+    /// Delay level 1 to 18.
+    pub const DELAY: &str = "DELAY";
+    /// Relative delivery time, seconds.
+    pub const TIMER_DELAY_SEC: &str = "TIMER_DELAY_SEC";
+    /// Relative delivery time, ms.
+    pub const TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";
+    /// Absolute delivery time, ms.
+    pub const TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";
+    /// The client's message id.
+    pub const UNIQ_KEY: &str = "UNIQ_KEY";
+    /// Region of the broker.
+    pub const MSG_REGION: &str = "MSG_REGION";
+    /// Whether tracing is on.
+    pub const TRACE_ON: &str = "TRACE_ON";
+    /// Cluster of the broker.
+    pub const CLUSTER: &str = "CLUSTER";
+    /// `true`: half message of a transaction.
+    pub const TRAN_MSG: &str = "TRAN_MSG";
+    /// Topic first consumed from, on messages of a retry topic.
+    pub const RETRY_TOPIC: &str = "RETRY_TOPIC";
+}
+
+/// Ends a name.
+pub const NAME_END: u8 = 1;
+/// Ends a value.
+pub const VALUE_END: u8 = 2;
+
+/// A property text to read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Properties<'a>(pub &'a [u8]);
+
+impl<'a> Properties<'a> {
+    /// Names and values in the order of the text. Pieces without name, value or separator are skipped, as Java does.
+    pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            while !rest.is_empty() {
+                let end = memchr::memchr(VALUE_END, rest).unwrap_or(rest.len());
+                let piece = &rest[..end];
+                rest = rest.get(end + 1..).unwrap_or(&[]);
+                if let Some(pair) = split(piece) {
+                    return Some(pair);
+                }
+            }
+            None
+        })
+    }
+
+    /// The value of `name`: the last one when it stands twice.
+    pub fn get(self, name: &str) -> Option<&'a str> {
+        self.iter().filter(|(key, _)| *key == name).last().map(|(_, value)| value)
+    }
+}
+
+fn split(piece: &[u8]) -> Option<(&str, &str)> {
+    let at = memchr::memchr(NAME_END, piece)?;
+    let (name, value) = (&piece[..at], &piece[at + 1..]);
+    if name.is_empty() || value.is_empty() {
+        return None;
+    }
+    Some((std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?))
+}
+
+/// Appends one property to a text. Names and values with separator characters inside cannot be told apart
+/// afterwards; clients refuse them.
+pub fn push(text: &mut String, name: &str, value: &str) {
+    text.push_str(name);
+    text.push(char::from(NAME_END));
+    text.push_str(value);
+    text.push(char::from(VALUE_END));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn broken_pieces_are_skipped_and_the_last_of_two_wins() {
+        let text = Properties(b"A\x011\x02\x02=\x02B\x01\x02\x01x\x02A\x012");
+        assert_eq!(text.iter().collect::<Vec<_>>(), [("A", "1"), ("A", "2")]);
+        assert_eq!(text.get("A"), Some("2"));
+        assert_eq!(text.get("B"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_pushed_is_read(pairs in proptest::collection::vec(("[a-zA-Z_]{1,9}", "[^\u{1}\u{2}]{1,9}"), 0..9)) {
+            let mut text = String::new();
+            for (name, value) in &pairs {
+                push(&mut text, name, value);
+            }
+            let read: Vec<_> = Properties(text.as_bytes()).iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+            prop_assert_eq!(read, pairs);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(0u8..6, 0..40)) {
+            let _ = Properties(&bytes).iter().count();
+        }
+    }
+}
