@@ -1,0 +1,203 @@
+//! A consume queue: for each message of one queue of a topic, where its record lies in the log.
+//!
+//! Recent entries are in memory, all are in files of 20-byte units once flushed. A queue holds no open file.
+
+mod files;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use cometmq_protocol::names::TopicName;
+use cometmq_protocol::{LogOffset, QueueId, QueueOffset};
+
+use crate::disk::{DiskError, DiskFile};
+
+pub(crate) use files::{Loaded, QueueFiles};
+
+/// Bytes of an entry on disk.
+pub const UNIT_BYTES: i64 = 20;
+/// Entries that stay in memory behind a flush, for consumers that keep up.
+const RECENT_UNITS: usize = 512;
+/// Size of the units that fill a queue's first file when the queue does not begin at 0.
+const FILLER_SIZE: i32 = i32::MAX;
+
+/// An entry of a consume queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Where the record lies.
+    pub log_offset: LogOffset,
+    /// Its bytes.
+    pub size: i32,
+    /// Hash of its tag, or what the topic keeps instead.
+    pub tags_code: i64,
+}
+
+impl Unit {
+    /// What stands before the first entry of a queue that does not begin at 0.
+    const FILLER: Unit = Unit { log_offset: LogOffset(0), size: FILLER_SIZE, tags_code: 0 };
+
+    /// On disk: i64 log offset, i32 size, i64 tags code.
+    pub fn encode(&self) -> [u8; UNIT_BYTES as usize] {
+        let mut bytes = [0; UNIT_BYTES as usize];
+        bytes[..8].copy_from_slice(&self.log_offset.0.to_be_bytes());
+        bytes[8..12].copy_from_slice(&self.size.to_be_bytes());
+        bytes[12..].copy_from_slice(&self.tags_code.to_be_bytes());
+        bytes
+    }
+
+    /// Reads an entry; `None` for the zeros behind the last one and for what cannot be an entry.
+    pub fn decode(bytes: &[u8; UNIT_BYTES as usize]) -> Option<Unit> {
+        let field = |from: usize| i64::from_be_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
+        let size = i32::from_be_bytes(bytes[8..12].try_into().expect("four bytes"));
+        let unit = Unit { log_offset: LogOffset(field(0)), size, tags_code: field(12) };
+        (unit.log_offset.0 >= 0 && size > 0).then_some(unit)
+    }
+
+    fn is_filler(&self) -> bool {
+        self.size == FILLER_SIZE && self.log_offset.0 == 0
+    }
+}
+
+/// One queue.
+#[derive(Debug)]
+pub struct Queue {
+    topic: TopicName,
+    id: QueueId,
+    files: Arc<QueueFiles>,
+    /// Offset that the next appended message gets. Changed under the commit log's lock only.
+    next: AtomicI64,
+    min: AtomicI64,
+    max: AtomicI64,
+    /// Someone waits for the next message.
+    awaited: AtomicBool,
+    /// Entries wait for a flush.
+    pub(crate) dirty: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Entries from `tail_base` to the end of the queue.
+    tail: VecDeque<Unit>,
+    tail_base: i64,
+    /// Entries before this offset are in files.
+    flushed: i64,
+}
+
+impl Queue {
+    pub(crate) fn new(topic: TopicName, id: QueueId, files: Arc<QueueFiles>, loaded: Loaded) -> Queue {
+        let end = loaded.max.0;
+        Queue {
+            topic,
+            id,
+            files,
+            next: AtomicI64::new(end),
+            min: AtomicI64::new(loaded.min.0),
+            max: AtomicI64::new(end),
+            awaited: AtomicBool::new(false),
+            dirty: AtomicBool::new(false),
+            state: Mutex::new(State { tail: VecDeque::new(), tail_base: end, flushed: end }),
+        }
+    }
+
+    /// The topic.
+    pub fn topic(&self) -> &TopicName {
+        &self.topic
+    }
+
+    /// The queue's number in its topic.
+    pub fn id(&self) -> QueueId {
+        self.id
+    }
+
+    /// First offset that exists.
+    pub fn min(&self) -> QueueOffset {
+        QueueOffset(self.min.load(Ordering::Acquire))
+    }
+
+    /// End of the queue: the offset of the next message that becomes readable.
+    pub fn max(&self) -> QueueOffset {
+        QueueOffset(self.max.load(Ordering::Acquire))
+    }
+
+    /// Asks that the next message be reported. Look at [`Queue::max`] once more afterwards: it may have come before.
+    pub fn await_next(&self) {
+        self.awaited.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes the next free offset; only with the commit log's lock held, so that queue order is log order.
+    pub(crate) fn assign(&self) -> QueueOffset {
+        QueueOffset(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Adds the entry for the next offset. Returns whether someone waits for it.
+    pub(crate) fn push(&self, offset: QueueOffset, unit: Unit) -> bool {
+        let mut state = self.state.lock().expect(POISONED);
+        let end = state.tail_base + state.tail.len() as i64;
+        assert_eq!(offset.0, end, "entries come in the order of their offsets");
+        state.tail.push_back(unit);
+        self.max.store(end + 1, Ordering::SeqCst);
+        self.awaited.load(Ordering::SeqCst) && self.awaited.swap(false, Ordering::SeqCst)
+    }
+
+    /// Adds an entry that recovery found in the log; tells whether it fits behind the last one. An empty queue begins
+    /// at any offset when `all_seen`: nothing of the log was left out before.
+    pub(crate) fn restore(&self, offset: QueueOffset, unit: Unit, all_seen: bool) -> bool {
+        let mut state = self.state.lock().expect(POISONED);
+        let end = state.tail_base + state.tail.len() as i64;
+        if end == 0 && offset.0 > 0 && all_seen {
+            state.tail_base = offset.0;
+            state.flushed = offset.0;
+            self.min.store(offset.0, Ordering::Release);
+        } else if offset.0 != end {
+            return false;
+        }
+        state.tail.push_back(unit);
+        self.next.store(offset.0 + 1, Ordering::Release);
+        self.max.store(offset.0 + 1, Ordering::Release);
+        true
+    }
+
+    /// Appends to `units` up to `count` entries from `offset` on.
+    pub fn read(&self, offset: QueueOffset, count: usize, units: &mut Vec<Unit>) -> Result<(), DiskError> {
+        let in_files = {
+            let state = self.state.lock().expect(POISONED);
+            match usize::try_from(offset.0 - state.tail_base) {
+                Ok(from) => {
+                    units.extend(state.tail.iter().skip(from).take(count));
+                    return Ok(());
+                }
+                // What is before the tail is flushed: the tail is never cut further.
+                Err(_) => (state.tail_base - offset.0).min(count as i64),
+            }
+        };
+        self.files.read(&self.topic, self.id, offset, in_files as usize, units)
+    }
+
+    /// Writes entries that are only in memory to their files, which are left to be synced: they are added to
+    /// `touched`.
+    pub(crate) fn flush(&self, touched: &mut Vec<Arc<dyn DiskFile>>) -> Result<(), DiskError> {
+        let (from, units) = {
+            let state = self.state.lock().expect(POISONED);
+            let skip = (state.flushed - state.tail_base) as usize;
+            (state.flushed, state.tail.iter().skip(skip).copied().collect::<Vec<_>>())
+        };
+        if units.is_empty() {
+            return Ok(());
+        }
+        self.files.write(&self.topic, self.id, QueueOffset(from), &units, touched)?;
+        let mut state = self.state.lock().expect(POISONED);
+        state.flushed = from + units.len() as i64;
+        let flushed_here = (state.flushed - state.tail_base) as usize;
+        let old = flushed_here.min(state.tail.len().saturating_sub(RECENT_UNITS));
+        state.tail.drain(..old);
+        state.tail_base += old as i64;
+        if state.tail.capacity() > 4 * RECENT_UNITS && state.tail.len() <= RECENT_UNITS {
+            state.tail.shrink_to(RECENT_UNITS);
+        }
+        Ok(())
+    }
+}
+
+const POISONED: &str = "no holder of this lock panics";

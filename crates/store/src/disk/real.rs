@@ -1,0 +1,173 @@
+//! The file system of the machine.
+
+#![allow(clippy::disallowed_types)] // This is the place where files are files.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, FlockOperation};
+
+use super::{Disk, DiskError, DiskFile, DiskLock, Entry, Space};
+
+/// The file system of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, create: bool) -> Result<Arc<dyn DiskFile>, DiskError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(create)
+            .truncate(false)
+            .open(path)
+            .map_err(|error| DiskError::new("open", path, &error))?;
+        Ok(Arc::new(RealFile { file, path: path.to_owned() }))
+    }
+
+    fn list(&self, directory: &Path) -> Result<Vec<Entry>, DiskError> {
+        let failed = |error: io::Error| DiskError::new("list", directory, &error);
+        let entries = match std::fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut list = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let metadata = entry.metadata().map_err(failed)?;
+            // Names that are not text are none of ours.
+            if let Ok(name) = entry.file_name().into_string() {
+                let bytes = if metadata.is_dir() { 0 } else { metadata.len() };
+                list.push(Entry { name, is_directory: metadata.is_dir(), bytes });
+            }
+        }
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(list)
+    }
+
+    fn create_directory(&self, path: &Path) -> Result<(), DiskError> {
+        std::fs::create_dir_all(path).map_err(|error| DiskError::new("create directory", path, &error))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
+        std::fs::rename(from, to).map_err(|error| DiskError::new("rename", from, &error))
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<(), DiskError> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(DiskError::new("remove", path, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn sync_directory(&self, path: &Path) -> Result<(), DiskError> {
+        let sync = || File::open(path)?.sync_all();
+        sync().map_err(|error| DiskError::new("sync directory", path, &error))
+    }
+
+    fn exists(&self, path: &Path) -> Result<bool, DiskError> {
+        path.try_exists().map_err(|error| DiskError::new("look for", path, &error))
+    }
+
+    fn lock(&self, path: &Path) -> Result<Option<Box<dyn DiskLock>>, DiskError> {
+        let failed = |error: io::Error| DiskError::new("lock", path, &error);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(failed)?;
+        // A POSIX record lock is what Java takes, so that a Java broker and we keep each other out.
+        match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => return Ok(None),
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        // A record lock does not keep two stores of one process apart; this one does.
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        file.write_all_at(b"lock", 0).map_err(failed)?;
+        Ok(Some(Box::new(RealLock { _file: file })))
+    }
+
+    fn space(&self, path: &Path) -> Result<Space, DiskError> {
+        let stat =
+            rustix::fs::statvfs(path).map_err(|errno| DiskError::new("measure", path, &errno.into()))?;
+        Ok(Space { total: stat.f_blocks * stat.f_frsize, available: stat.f_bavail * stat.f_frsize })
+    }
+}
+
+/// Both locks go with the file.
+#[derive(Debug)]
+struct RealLock {
+    _file: File,
+}
+
+impl DiskLock for RealLock {}
+
+#[derive(Debug)]
+struct RealFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl RealFile {
+    fn failed(&self, operation: &'static str, error: &io::Error) -> DiskError {
+        DiskError::new(operation, &self.path, error)
+    }
+}
+
+/// Repeats a call that a signal interrupted.
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+impl DiskFile for RealFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, DiskError> {
+        retry(|| self.file.read_at(buffer, offset)).map_err(|error| self.failed("read", &error))
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize, DiskError> {
+        retry(|| self.file.write_at(bytes, offset)).map_err(|error| self.failed("write to", &error))
+    }
+
+    fn sync(&self) -> Result<(), DiskError> {
+        // Not repeated on any error, an interruption included: see the trait.
+        self.file.sync_data().map_err(|error| self.failed("sync", &error))
+    }
+
+    fn len(&self) -> Result<u64, DiskError> {
+        self.file.metadata().map(|data| data.len()).map_err(|error| self.failed("measure", &error))
+    }
+
+    fn set_len(&self, bytes: u64) -> Result<(), DiskError> {
+        retry(|| self.file.set_len(bytes)).map_err(|error| self.failed("resize", &error))
+    }
+
+    fn reserve(&self, offset: u64, bytes: u64) -> Result<(), DiskError> {
+        use rustix::io::Errno;
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, bytes) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+            Err(errno) => Err(self.failed("reserve room in", &errno.into())),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}

@@ -1,0 +1,25 @@
+//! The store: records in order on disk in RocketMQ's layout, found again by queue and offset.
+//!
+//! Reading order: [`disk`] is the one door to files, [`commit_log`] the one durable truth, [`consume_queue`] the views
+//! of it by queue, `recovery` what happens when a store is opened, [`config_file`] how small JSON states are kept.
+//!
+//! Never here: sockets, clocks, threads, JSON of requests. Time and the disk come in as arguments; a caller decides
+//! when to sync and flush.
+
+pub mod checkpoint;
+pub mod commit_log;
+pub mod config_file;
+pub mod consume_queue;
+pub mod disk;
+pub mod dispatch;
+mod queues;
+mod recovery;
+mod segments;
+mod store;
+
+pub use commit_log::{AppendError, Appended};
+pub use consume_queue::{Queue, Unit};
+pub use disk::{Disk, DiskError, DiskFile, MemoryDisk, RealDisk};
+pub use recovery::RecoveryReport;
+pub use segments::SegmentError;
+pub use store::{FlushPolicy, OpenError, Store, StoreOptions};

@@ -1,0 +1,313 @@
+//! Opening a store: where the log ends, and the queue entries that its files may lack.
+//!
+//! The log alone is believed. Entries of records from the starting point on are cut off and entered anew, so recovering
+//! twice gives the same store. The first record that is not whole ends the log; what lies behind it is erased, for it
+//! could look like records later.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cometmq_protocol::message::RecordView;
+use cometmq_protocol::message::record::{BLANK_BYTES, MAGIC_BLANK, RECORD_BYTES_MIN};
+use cometmq_protocol::names::TopicName;
+use cometmq_protocol::{LogOffset, Millis};
+
+use crate::checkpoint::JavaCheckpoint;
+use crate::consume_queue::{QueueFiles, Unit};
+use crate::disk::{self, Disk, DiskError, DiskFile};
+use crate::dispatch;
+use crate::queues::Queues;
+use crate::segments::{self, Found, SegmentError};
+
+/// Bytes read at once while scanning.
+const WINDOW_BYTES: usize = 1024 * 1024;
+
+/// What recovery found.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub segments: Vec<Found>,
+    pub queues: Queues,
+    pub end: LogOffset,
+    pub last_stored_at: Millis,
+    pub report: RecoveryReport,
+}
+
+/// What recovery did, for the log and for tests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Whether the store was closed in order.
+    pub clean: bool,
+    /// Where scanning began.
+    pub scanned_from: LogOffset,
+    /// Where the log ends.
+    pub end: LogOffset,
+    /// Records scanned.
+    pub records: u64,
+    /// Consume queues found.
+    pub queues: usize,
+    /// Bytes behind the end that were not zero and looked like the start of a record: a torn tail.
+    pub torn: bool,
+}
+
+/// Where and how large things are.
+#[derive(Debug)]
+pub(crate) struct Layout<'a> {
+    pub disk: &'a Arc<dyn Disk>,
+    pub log_directories: &'a [PathBuf],
+    pub segment_bytes: i64,
+    pub queue_files: &'a Arc<QueueFiles>,
+}
+
+/// Finds the end of the log and completes the queues. `position` is our own checkpoint, if the store has one.
+pub(crate) fn recover(
+    layout: &Layout<'_>,
+    clean: bool,
+    position: Option<LogOffset>,
+    java: JavaCheckpoint,
+) -> Result<Recovered, SegmentError> {
+    let mut found = Vec::new();
+    for directory in layout.log_directories {
+        found.extend(segments::find(
+            &**layout.disk,
+            directory,
+            layout.segment_bytes as u64,
+            "mappedFileSizeCommitLog",
+        )?);
+    }
+    found.sort_by_key(|segment| segment.base);
+    let neighbours = found.iter().zip(found.iter().skip(1));
+    if let Some((before, after)) =
+        neighbours.into_iter().find(|(a, b)| a.base + layout.segment_bytes != b.base)
+    {
+        return Err(SegmentError::Gap {
+            missing: before.base + layout.segment_bytes,
+            path: after.path.clone(),
+        });
+    }
+    let log = Log::open(layout, found)?;
+    let from = log.starting_point(position, java)?;
+    let attempt = replay(layout, &log, from)?;
+    let replayed = match attempt {
+        Some(replayed) => replayed,
+        None => {
+            // A queue lacks entries before the starting point: its files are older than the checkpoint says.
+            tracing::warn!(from = %from, "consume queues lack entries; rebuilding all of them from the log's start");
+            replay(layout, &log, log.start())?.unwrap_or_else(|| unreachable!("empty queues begin anywhere"))
+        }
+    };
+    let Replayed { queues, end, last_stored_at, records, torn } = replayed;
+    let segments = log.cut(layout, end)?;
+    let report = RecoveryReport { clean, scanned_from: from, end, records, queues: queues.all().len(), torn };
+    Ok(Recovered { segments, queues, end, last_stored_at, report })
+}
+
+struct Replayed {
+    queues: Queues,
+    end: LogOffset,
+    last_stored_at: Millis,
+    records: u64,
+    torn: bool,
+}
+
+/// Loads the queues as they were before `from` and enters what the log has from there on. `None` when an entry in
+/// between is missing.
+fn replay(layout: &Layout<'_>, log: &Log, from: LogOffset) -> Result<Option<Replayed>, SegmentError> {
+    let queues = Queues::new(Arc::clone(layout.queue_files));
+    for (topic, id) in layout.queue_files.list()? {
+        let loaded = layout.queue_files.load(&topic, id, log.start(), from)?;
+        queues.insert(topic, id, loaded);
+    }
+    let mut unknown = HashSet::new();
+    let mut whole = true;
+    let mut last_stored_at = Millis(0);
+    let mut records = 0;
+    let scanned = log.scan(from, |record| {
+        records += 1;
+        last_stored_at = last_stored_at.max(record.store_timestamp);
+        for place in dispatch::places(record) {
+            let Ok(topic) = TopicName::parse(place.topic) else {
+                unknown.insert(place.topic.to_owned());
+                continue;
+            };
+            let unit =
+                Unit { log_offset: record.log_offset, size: record.total as i32, tags_code: place.tags_code };
+            let queue = queues.get_or_create(&topic, place.queue_id);
+            whole &= queue.restore(place.queue_offset, unit, from == log.start());
+        }
+    })?;
+    for topic in unknown {
+        tracing::warn!(topic, "records of a topic with an illegal name stay in the log but in no queue");
+    }
+    let Scanned { end, torn } = scanned;
+    Ok(whole.then_some(Replayed { queues, end, last_stored_at, records, torn }))
+}
+
+/// The segments while recovering.
+struct Log {
+    segment_bytes: i64,
+    segments: Vec<(Found, Arc<dyn DiskFile>)>,
+}
+
+struct Scanned {
+    end: LogOffset,
+    torn: bool,
+}
+
+impl Log {
+    fn open(layout: &Layout<'_>, found: Vec<Found>) -> Result<Log, DiskError> {
+        let mut segments = Vec::with_capacity(found.len());
+        for segment in found {
+            let file = layout.disk.open(&segment.path, false)?;
+            segments.push((segment, file));
+        }
+        Ok(Log { segment_bytes: layout.segment_bytes, segments })
+    }
+
+    fn start(&self) -> LogOffset {
+        LogOffset(self.segments.first().map_or(0, |(segment, _)| segment.base))
+    }
+
+    fn limit(&self) -> LogOffset {
+        LogOffset(self.segments.last().map_or(0, |(segment, _)| segment.base + self.segment_bytes))
+    }
+
+    /// Our own position where there is one; else the newest segment that begins before the times of RocketMQ's
+    /// checkpoint.
+    fn starting_point(
+        &self,
+        position: Option<LogOffset>,
+        java: JavaCheckpoint,
+    ) -> Result<LogOffset, DiskError> {
+        if let Some(position) = position
+            && (self.start()..=self.limit()).contains(&position)
+        {
+            return Ok(position);
+        }
+        for (segment, file) in self.segments.iter().rev() {
+            let mut head = [0; RECORD_BYTES_MIN + 24];
+            disk::read_full_at(&**file, &mut head, 0)?;
+            let stored_at = peek_store_time(&head);
+            if stored_at.is_some_and(|at| at.0 > 0 && at <= java.safe_before()) {
+                return Ok(LogOffset(segment.base));
+            }
+        }
+        Ok(self.start())
+    }
+
+    /// Hands every whole record from `from` on to `each`, and tells where they end.
+    fn scan(&self, from: LogOffset, mut each: impl FnMut(&RecordView<'_>)) -> Result<Scanned, DiskError> {
+        let mut position = from.0;
+        let mut window = Vec::new();
+        'segments: for (segment, file) in &self.segments {
+            let segment_end = segment.base + self.segment_bytes;
+            if segment_end <= position {
+                continue;
+            }
+            let (mut window_base, mut size) = (position, WINDOW_BYTES);
+            window.clear();
+            while position < segment_end {
+                let rest = &window[(position - window_base) as usize..];
+                match next(rest, LogOffset(position), segment_end - position) {
+                    Next::Record(record) => {
+                        position += record.total as i64;
+                        each(&record);
+                    }
+                    Next::Blank => {
+                        position = segment_end;
+                        continue 'segments;
+                    }
+                    Next::More(needed) => {
+                        size = size.max(needed);
+                        window_base = position;
+                        window.resize(size.min((segment_end - position) as usize), 0);
+                        let read =
+                            disk::read_full_at(&**file, &mut window, (position - segment.base) as u64)?;
+                        if read < needed {
+                            break 'segments;
+                        }
+                        window.truncate(read);
+                    }
+                    Next::End => {
+                        return Ok(Scanned {
+                            end: LogOffset(position),
+                            torn: rest.iter().take(8).any(|b| *b != 0),
+                        });
+                    }
+                }
+            }
+        }
+        Ok(Scanned { end: LogOffset(position), torn: false })
+    }
+
+    /// Erases what lies behind `end`, durably, and returns the segments that stay.
+    fn cut(self, layout: &Layout<'_>, end: LogOffset) -> Result<Vec<Found>, DiskError> {
+        let mut kept = Vec::with_capacity(self.segments.len());
+        for (segment, file) in self.segments {
+            if segment.base >= end.0 && !kept.is_empty() {
+                layout.disk.remove_file(&segment.path)?;
+                if let Some(directory) = segment.path.parent() {
+                    layout.disk.sync_directory(directory)?;
+                }
+                continue;
+            }
+            if end.0 < segment.base + self.segment_bytes && !is_zero_behind(&*file, end.0 - segment.base)? {
+                file.set_len((end.0 - segment.base) as u64)?;
+                file.set_len(self.segment_bytes as u64)?;
+                file.sync()?;
+            }
+            kept.push(segment);
+        }
+        Ok(kept)
+    }
+}
+
+/// Whether nothing was written behind `from`: looks at the next bytes, for writes have no gaps of that size.
+fn is_zero_behind(file: &dyn DiskFile, from: i64) -> Result<bool, DiskError> {
+    let mut bytes = vec![0; WINDOW_BYTES];
+    let read = disk::read_full_at(file, &mut bytes, from as u64)?;
+    Ok(bytes[..read].iter().all(|byte| *byte == 0))
+}
+
+enum Next<'a> {
+    Record(RecordView<'a>),
+    Blank,
+    End,
+    /// So many bytes are needed to tell.
+    More(usize),
+}
+
+/// What stands at the front of `bytes`, which is log position `at`, with `room` bytes to the end of the segment.
+fn next(bytes: &[u8], at: LogOffset, room: i64) -> Next<'_> {
+    let Some(head) = bytes.first_chunk::<BLANK_BYTES>() else {
+        return if room < BLANK_BYTES as i64 { Next::End } else { Next::More(BLANK_BYTES) };
+    };
+    let [a, b, c, d, m @ ..] = *head;
+    let total = u32::from_be_bytes([a, b, c, d]);
+    if u32::from_be_bytes(m) == MAGIC_BLANK {
+        return Next::Blank;
+    }
+    if (total as usize) < RECORD_BYTES_MIN || i64::from(total) > room {
+        return Next::End;
+    }
+    if bytes.len() < total as usize {
+        return Next::More(total as usize);
+    }
+    match RecordView::decode(bytes) {
+        Ok(record) if record.log_offset == at && record.check_body().is_ok() => Next::Record(record),
+        _ => Next::End,
+    }
+}
+
+/// The store time of the record that begins with these bytes.
+fn peek_store_time(head: &[u8]) -> Option<Millis> {
+    use cometmq_protocol::message::record::{MAGIC_V1, MAGIC_V2};
+    use cometmq_protocol::message::sys_flag::BORN_HOST_V6;
+    let word =
+        |at: usize| head.get(at..).and_then(|rest| rest.first_chunk()).map(|word| u32::from_be_bytes(*word));
+    if !matches!(word(4)?, MAGIC_V1 | MAGIC_V2) {
+        return None;
+    }
+    let at = if word(36)? & BORN_HOST_V6 as u32 == 0 { 56 } else { 68 };
+    head.get(at..)?.first_chunk().map(|time| Millis(i64::from_be_bytes(*time)))
+}

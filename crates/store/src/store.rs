@@ -1,0 +1,369 @@
+//! The store as a whole: open, append, read, sync, flush, close.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use cometmq_protocol::message::properties::Properties;
+use cometmq_protocol::message::{Record, RecordView};
+use cometmq_protocol::names::TopicName;
+use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
+
+use crate::checkpoint::{DispatchedPosition, JavaCheckpoint};
+use crate::commit_log::{AppendError, Appended, CommitLog, CommitLogOptions};
+use crate::consume_queue::{Queue, QueueFiles, UNIT_BYTES, Unit};
+use crate::disk::{self, Disk, DiskError, DiskFile, DiskLock};
+use crate::dispatch::{self, Dispatch};
+use crate::queues::Queues;
+use crate::recovery::{self, Layout, RecoveryReport};
+use crate::segments::SegmentError;
+
+/// Bytes of recent records in memory.
+const HOT_BYTES: usize = 16 * 1024 * 1024;
+/// Appended bytes that may wait for a slow disk before appends are refused.
+const UNWRITTEN_BYTES_MAX: i64 = 64 * 1024 * 1024;
+
+/// What a message must have reached before it is confirmed and becomes readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlushPolicy {
+    /// The kernel: survives the end of the process (`ASYNC_FLUSH`).
+    Async,
+    /// The disk: survives a power cut (`SYNC_FLUSH`).
+    Sync,
+}
+
+/// Where a store is and how it behaves.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Its directory (`storePathRootDir`).
+    pub root: PathBuf,
+    /// Directories of the commit log (`storePathCommitLog`); empty means `commitlog` in the root.
+    pub log_directories: Vec<PathBuf>,
+    /// Bytes of a commit log segment (`mappedFileSizeCommitLog`).
+    pub segment_bytes: i64,
+    /// Bytes of a consume queue file (`mappedFileSizeConsumeQueue`), rounded up to whole entries.
+    pub queue_file_bytes: i64,
+    /// When a message is confirmed.
+    pub flush: FlushPolicy,
+    /// Written to the `abort` file, so that a person sees who had the store open.
+    pub process_id: u32,
+}
+
+impl StoreOptions {
+    /// RocketMQ's defaults in this directory.
+    pub fn new(root: impl Into<PathBuf>) -> StoreOptions {
+        StoreOptions {
+            root: root.into(),
+            log_directories: Vec::new(),
+            segment_bytes: 1024 * 1024 * 1024,
+            queue_file_bytes: 300_000 * UNIT_BYTES,
+            flush: FlushPolicy::Async,
+            process_id: 0,
+        }
+    }
+}
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{} is in use by another broker process; stop it, or choose another directory with --data or storePathRootDir", root.display())]
+    Locked {
+        /// The store's directory.
+        root: PathBuf,
+    },
+    /// The directory cannot be made or written.
+    #[error("{source}; choose a directory that can be written with --data or storePathRootDir")]
+    Directory {
+        /// What failed.
+        source: DiskError,
+    },
+    /// Files that are not as they should be, or a disk that fails.
+    #[error(transparent)]
+    Segments(#[from] SegmentError),
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// An open store. All methods may be called from any thread.
+#[derive(Debug)]
+pub struct Store {
+    disk: Arc<dyn Disk>,
+    options: StoreOptions,
+    log: CommitLog,
+    queues: Queues,
+    /// Log position up to which entries are in the queues.
+    dispatched: AtomicI64,
+    /// Under `SYNC_FLUSH`: written records that become readable once durable.
+    undurable: Mutex<VecDeque<Dispatch>>,
+    /// Queues with entries that are only in memory.
+    dirty: Mutex<Vec<Arc<Queue>>>,
+    flushing: Mutex<Flushing>,
+    _lock: Box<dyn DiskLock>,
+}
+
+#[derive(Debug)]
+struct Flushing {
+    position: DispatchedPosition,
+    java: JavaCheckpoint,
+    /// Queue files written to and not yet synced.
+    unsynced: Vec<Arc<dyn DiskFile>>,
+    /// A queue file failed to sync: what it lost is rebuilt at the next start, so the position must not pass it.
+    stuck: bool,
+}
+
+impl Store {
+    /// Opens the store in `options.root`, making it when it is not there, and recovers what a crash left.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        mut options: StoreOptions,
+    ) -> Result<(Store, RecoveryReport), OpenError> {
+        if options.log_directories.is_empty() {
+            options.log_directories.push(options.root.join("commitlog"));
+        }
+        options.queue_file_bytes = (options.queue_file_bytes + UNIT_BYTES - 1) / UNIT_BYTES * UNIT_BYTES;
+        let lock = prepare(&*disk, &options)?;
+        let abort = options.root.join("abort");
+        let clean = !disk.exists(&abort)?;
+        let java = JavaCheckpoint::load(&*disk, &options.root.join("checkpoint"))?;
+        let (position, known) = DispatchedPosition::load(&*disk, options.root.join("cometmq/dispatched"))?;
+        let queue_root = options.root.join("consumequeue");
+        let queue_files = Arc::new(QueueFiles::new(Arc::clone(&disk), queue_root, options.queue_file_bytes));
+        let layout = Layout {
+            disk: &disk,
+            log_directories: &options.log_directories,
+            segment_bytes: options.segment_bytes,
+            queue_files: &queue_files,
+        };
+        let recovered = recovery::recover(&layout, clean, known, java)?;
+        let log_options = CommitLogOptions {
+            directories: options.log_directories.clone(),
+            segment_bytes: options.segment_bytes,
+            hot_bytes: HOT_BYTES,
+            unwritten_bytes_max: UNWRITTEN_BYTES_MAX,
+        };
+        let last_stored_at = recovered.last_stored_at.max(java.physic);
+        let log = CommitLog::new(
+            Arc::clone(&disk),
+            log_options,
+            &recovered.segments,
+            recovered.end,
+            last_stored_at,
+        )?;
+        let abort = disk.open(&abort, true)?;
+        abort.set_len(0)?;
+        disk::write_all_at(&*abort, options.process_id.to_string().as_bytes(), 0)?;
+        abort.sync()?;
+        disk.sync_directory(&options.root)?;
+        let dirty = recovered.queues.all();
+        dirty.iter().for_each(|queue| queue.dirty.store(true, Ordering::Release));
+        let store = Store {
+            disk,
+            dispatched: AtomicI64::new(recovered.end.0),
+            log,
+            queues: recovered.queues,
+            undurable: Mutex::new(VecDeque::new()),
+            dirty: Mutex::new(dirty),
+            flushing: Mutex::new(Flushing { position, java, unsynced: Vec::new(), stuck: false }),
+            options,
+            _lock: lock,
+        };
+        Ok((store, recovered.report))
+    }
+
+    /// What the store was opened with.
+    pub fn options(&self) -> &StoreOptions {
+        &self.options
+    }
+
+    /// The commit log, for its positions.
+    pub fn log(&self) -> &CommitLog {
+        &self.log
+    }
+
+    /// The disk that the store is on.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// A queue that has or had messages.
+    pub fn queue(&self, topic: &str, id: QueueId) -> Option<Arc<Queue>> {
+        self.queues.get(topic, id)
+    }
+
+    /// A queue to append to. Callers bound the ids by the topic's settings.
+    pub fn queue_or_create(&self, topic: &TopicName, id: QueueId) -> Arc<Queue> {
+        self.queues.get_or_create(topic, id)
+    }
+
+    /// All queues that have or had messages.
+    pub fn queues(&self) -> Vec<Arc<Queue>> {
+        self.queues.all()
+    }
+
+    /// Appends records to a queue in memory and tells where they are going to be. Nothing may be confirmed before
+    /// [`Store::confirmed`] has passed their end; call [`Store::write`] next.
+    pub fn append(
+        &self,
+        queue: &Arc<Queue>,
+        records: &[Record<'_>],
+        now: Millis,
+        placed: &mut Vec<Appended>,
+    ) -> Result<(), AppendError> {
+        let tags_code = |index: usize, stored_at| tags_code(&records[index], stored_at);
+        self.log.append(queue, records, tags_code, now, placed)
+    }
+
+    /// Hands everything appended to the kernel, unless another caller is doing it right now. Queues that someone waits
+    /// for and that got a message are added to `woken`.
+    pub fn write(&self, woken: &mut Vec<Arc<Queue>>) {
+        self.log.write(|dispatches| match self.options.flush {
+            FlushPolicy::Async => self.enter(dispatches, woken),
+            FlushPolicy::Sync => self.undurable.lock().expect(POISONED).extend(dispatches),
+        });
+    }
+
+    /// Makes everything written durable. Under `SYNC_FLUSH` that makes it readable too, and queues that someone waits
+    /// for are added to `woken`. After an error the log takes nothing more.
+    pub fn sync(&self, woken: &mut Vec<Arc<Queue>>) -> Result<(), Arc<DiskError>> {
+        let durable = self.log.sync()?;
+        // Held over the entering, so that two syncs cannot enter in the wrong order.
+        let mut undurable = self.undurable.lock().expect(POISONED);
+        let count = undurable.partition_point(|dispatch| dispatch.end() <= durable);
+        let ready: Vec<Dispatch> = undurable.drain(..count).collect();
+        self.enter(ready, woken);
+        Ok(())
+    }
+
+    /// Gives records their places in the queues.
+    fn enter(&self, dispatches: Vec<Dispatch>, woken: &mut Vec<Arc<Queue>>) {
+        let Some(end) = dispatches.last().map(Dispatch::end) else { return };
+        for dispatch in dispatches {
+            if dispatch.queue.push(dispatch.queue_offset, dispatch.unit()) {
+                woken.push(Arc::clone(&dispatch.queue));
+            }
+            if !dispatch.queue.dirty.swap(true, Ordering::AcqRel) {
+                self.dirty.lock().expect(POISONED).push(dispatch.queue);
+            }
+        }
+        self.dispatched.store(end.0, Ordering::Release);
+    }
+
+    /// Everything before this position is stored as the flush policy promises and may be confirmed to its sender.
+    pub fn confirmed(&self) -> LogOffset {
+        match self.options.flush {
+            FlushPolicy::Async => self.log.written(),
+            FlushPolicy::Sync => self.log.durable(),
+        }
+    }
+
+    /// Reads the records of queue entries, in order, and hands each to `each` until it returns false. Reading ends
+    /// early, without error, at an entry whose record is not there.
+    pub fn read(
+        &self,
+        units: &[Unit],
+        scratch: &mut Vec<u8>,
+        each: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<(), DiskError> {
+        let wanted: Vec<(LogOffset, usize)> =
+            units.iter().map(|unit| (unit.log_offset, unit.size as usize)).collect();
+        self.log.read(&wanted, scratch, each)
+    }
+
+    /// The store time of the message at `offset`, if it is there.
+    pub fn stored_at(&self, queue: &Queue, offset: QueueOffset) -> Result<Option<Millis>, DiskError> {
+        let mut units = Vec::with_capacity(1);
+        queue.read(offset, 1, &mut units)?;
+        let mut stored_at = None;
+        self.read(&units, &mut Vec::new(), &mut |record| {
+            stored_at = RecordView::decode(record).ok().map(|record| record.store_timestamp);
+            false
+        })?;
+        Ok(stored_at)
+    }
+
+    /// The first offset whose message was stored at `time` or later; the end of the queue when there is none.
+    pub fn offset_at(&self, queue: &Queue, time: Millis) -> Result<QueueOffset, DiskError> {
+        let (mut low, mut high) = (queue.min(), queue.max());
+        while low < high {
+            let middle = QueueOffset(low.0 + (high - low) / 2);
+            match self.stored_at(queue, middle)? {
+                Some(stored_at) if stored_at >= time => high = middle,
+                _ => low = middle + 1,
+            }
+        }
+        Ok(low)
+    }
+
+    /// Makes the queues durable as far as the log is, and remembers how far that is. An error costs nothing but a
+    /// longer recovery: all of it can be rebuilt from the log.
+    pub fn flush(&self) -> Result<(), DiskError> {
+        let mut flushing = self.flushing.lock().expect(POISONED);
+        let reachable = LogOffset(self.dispatched.load(Ordering::Acquire)).min(self.log.durable());
+        let mut dirty = std::mem::take(&mut *self.dirty.lock().expect(POISONED));
+        while let Some(queue) = dirty.pop() {
+            queue.dirty.store(false, Ordering::Release);
+            if let Err(error) = queue.flush(&mut flushing.unsynced) {
+                // Still in memory: tried again at the next flush.
+                queue.dirty.store(true, Ordering::Release);
+                dirty.push(queue);
+                self.dirty.lock().expect(POISONED).append(&mut dirty);
+                return Err(error);
+            }
+        }
+        for file in std::mem::take(&mut flushing.unsynced) {
+            file.sync().inspect_err(|_| flushing.stuck = true)?;
+        }
+        if flushing.stuck || reachable <= flushing.position.get() {
+            return Ok(());
+        }
+        flushing.position.save(&*self.disk, reachable)?;
+        let stored_at = self.log.stored_before(reachable);
+        flushing.java.physic = flushing.java.physic.max(stored_at);
+        flushing.java.logics = flushing.java.logics.max(stored_at);
+        flushing.java.save(&*self.disk, &self.options.root.join("checkpoint"))
+    }
+
+    /// Makes everything durable and leaves the store as one that was closed in order.
+    pub fn close(&self) -> Result<(), DiskError> {
+        self.write(&mut Vec::new());
+        self.sync(&mut Vec::new()).map_err(|error| DiskError::clone(&error))?;
+        self.flush()?;
+        let stuck = self.flushing.lock().expect(POISONED).stuck;
+        if !stuck {
+            self.disk.remove_file(&self.options.root.join("abort"))?;
+            self.disk.sync_directory(&self.options.root)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the directories and takes the lock, before anything is looked at.
+fn prepare(disk: &dyn Disk, options: &StoreOptions) -> Result<Box<dyn DiskLock>, OpenError> {
+    let directory = |source| OpenError::Directory { source };
+    let own = ["consumequeue", "config", "cometmq"].map(|name| options.root.join(name));
+    disk.create_directory(&options.root).map_err(directory)?;
+    let lock = disk.lock(&options.root.join("lock")).map_err(directory)?;
+    let lock = lock.ok_or_else(|| OpenError::Locked { root: options.root.clone() })?;
+    for path in own.iter().chain(&options.log_directories) {
+        disk.create_directory(path).map_err(directory)?;
+    }
+    disk.sync_directory(&options.root).map_err(directory)?;
+    Ok(lock)
+}
+
+/// The tags code of a record that is about to be appended.
+fn tags_code(record: &Record<'_>, stored_at: Millis) -> i64 {
+    let broker = dispatch::tags_code(record.topic, Properties(record.properties[1]), stored_at);
+    // The broker's own properties stand behind and win; they hold no tags today.
+    if broker != 0 {
+        broker
+    } else {
+        dispatch::tags_code(record.topic, Properties(record.properties[0]), stored_at)
+    }
+}
+
+/// Used where a thread that panicked inside a lock would be a bug that ends the process anyway.
+const POISONED: &str = "no holder of this lock panics";

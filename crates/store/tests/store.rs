@@ -1,0 +1,331 @@
+//! The store against its meaning: a list of messages per queue, on disks that crash and fail.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use cometmq_protocol::message::{Record, RecordView, record};
+use cometmq_protocol::names::TopicName;
+use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
+use cometmq_store::disk::{Crash, Fault};
+use cometmq_store::{AppendError, Disk, FlushPolicy, MemoryDisk, OpenError, Store, StoreOptions};
+
+const TOPIC: &str = "T";
+
+fn options(flush: FlushPolicy) -> StoreOptions {
+    StoreOptions { segment_bytes: 4096, queue_file_bytes: 100, flush, ..StoreOptions::new("/store") }
+}
+
+fn open(disk: &MemoryDisk, flush: FlushPolicy) -> Store {
+    Store::open(Arc::new(disk.clone()), options(flush)).expect("the store opens").0
+}
+
+fn body(queue: i32, number: i64) -> Vec<u8> {
+    let length = 10 + (number as usize * 37 + queue as usize * 11) % 600;
+    format!("{queue}:{number}:").bytes().chain(std::iter::repeat(b'x')).take(length).collect()
+}
+
+/// Appends the next message of a queue and returns where its record ends.
+fn append(store: &Store, queue: i32, number: i64) -> Result<LogOffset, AppendError> {
+    let body = body(queue, number);
+    let host = "127.0.0.1:10911".parse().unwrap();
+    let record = Record {
+        topic: TOPIC,
+        queue_id: QueueId(queue),
+        flag: 0,
+        sys_flag: 0,
+        born_timestamp: Millis(1),
+        born_host: host,
+        store_host: host,
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: &body,
+        body_crc: record::body_crc(&body),
+        properties: [b"TAGS\x01TagA\x02", b""],
+    };
+    let queue = store.queue_or_create(&TopicName::parse(TOPIC).unwrap(), QueueId(queue));
+    let mut placed = Vec::new();
+    store.append(&queue, &[record], Millis(1000 + number), &mut placed)?;
+    assert_eq!(placed[0].queue_offset, QueueOffset(number), "offsets are dense");
+    Ok(placed[0].end)
+}
+
+/// Every message of a queue, read through its entries: dense offsets, whole bodies.
+fn read_all(store: &Store, queue: i32) -> i64 {
+    let Some(handle) = store.queue(TOPIC, QueueId(queue)) else { return 0 };
+    let mut units = Vec::new();
+    let mut next = handle.min();
+    while next < handle.max() {
+        let before = units.len();
+        handle.read(next, 32, &mut units).unwrap();
+        assert!(units.len() > before, "queue {queue}: no entry at {next} of {}", handle.max());
+        next = next + (units.len() - before) as i64;
+    }
+    let mut number = handle.min().0;
+    store
+        .read(&units, &mut Vec::new(), &mut |bytes| {
+            let record = RecordView::decode(bytes).unwrap();
+            record.check_body().unwrap();
+            assert_eq!(record.queue_offset, QueueOffset(number));
+            assert_eq!(record.body, body(queue, number), "queue {queue}, message {number}");
+            number += 1;
+            true
+        })
+        .unwrap();
+    assert_eq!(number, handle.max().0, "queue {queue}: all entries have their records");
+    number
+}
+
+/// Chance from a seed.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+#[test]
+fn messages_are_found_again_after_a_clean_stop_and_after_a_kill() {
+    for clean in [true, false] {
+        let disk = MemoryDisk::new();
+        let mut next = [0i64; 3];
+        for _ in 0..4 {
+            let store = open(&disk, FlushPolicy::Async);
+            for queue in 0..3 {
+                assert_eq!(read_all(&store, queue), next[queue as usize], "clean: {clean}");
+            }
+            for round in 0..30 {
+                let queue = round % 3;
+                append(&store, queue, next[queue as usize]).unwrap();
+                next[queue as usize] += 1;
+                store.write(&mut Vec::new());
+            }
+            if clean {
+                store.close().unwrap();
+            }
+        }
+        assert_eq!(disk.exists(Path::new("/store/abort")).unwrap(), !clean);
+    }
+}
+
+#[test]
+fn a_clean_stop_leaves_nothing_to_scan() {
+    let disk = MemoryDisk::new();
+    let store = open(&disk, FlushPolicy::Async);
+    for number in 0..50 {
+        append(&store, 0, number).unwrap();
+    }
+    store.close().unwrap();
+    drop(store);
+    let (_, report) = Store::open(Arc::new(disk.clone()), options(FlushPolicy::Async)).unwrap();
+    assert!(report.clean);
+    assert_eq!((report.records, report.scanned_from), (0, report.end));
+}
+
+#[test]
+fn a_second_opener_is_refused_with_the_directory() {
+    let disk = MemoryDisk::new();
+    let _store = open(&disk, FlushPolicy::Async);
+    let error = Store::open(Arc::new(disk.clone()), options(FlushPolicy::Async)).unwrap_err();
+    assert!(matches!(error, OpenError::Locked { .. }));
+    assert!(error.to_string().contains("/store is in use"), "{error}");
+}
+
+/// One life of a broker: appends, writes, syncs and flushes as chance has it. Returns what was confirmed per queue.
+fn live(store: &Store, chance: &mut Chance, confirmed: &mut BTreeMap<i32, i64>) {
+    let mut sent: BTreeMap<i32, i64> = (0..3).map(|queue| (queue, read_all(store, queue))).collect();
+    let mut waiting: Vec<(i32, i64, LogOffset)> = Vec::new();
+    for _ in 0..chance.below(60) {
+        let mut stopped = false;
+        match chance.below(10) {
+            0..=5 => {
+                let queue = chance.below(3) as i32;
+                let number = sent[&queue];
+                match append(store, queue, number) {
+                    Ok(end) => waiting.push((queue, number, end)),
+                    Err(AppendError::ReadOnly(_)) => stopped = true,
+                    Err(error) => panic!("{error}"),
+                }
+                sent.insert(queue, number + 1);
+            }
+            6 | 7 => store.write(&mut Vec::new()),
+            8 => drop(store.sync(&mut Vec::new())),
+            _ => drop(store.flush()),
+        }
+        let passed = store.confirmed();
+        for (queue, number, _) in waiting.extract_if(.., |(_, _, end)| *end <= passed) {
+            confirmed.insert(queue, number + 1);
+        }
+        if stopped {
+            break;
+        }
+    }
+}
+
+#[test]
+fn under_sync_flush_nothing_confirmed_is_lost_by_power_cuts() {
+    for seed in 0..1500u64 {
+        let mut chance = Chance(seed);
+        let mut disk = MemoryDisk::new();
+        let mut confirmed = BTreeMap::new();
+        for life in 0..4 {
+            let store = open(&disk, FlushPolicy::Sync);
+            for (queue, count) in &confirmed {
+                let found = read_all(&store, *queue);
+                assert!(found >= *count, "seed {seed}, life {life}, queue {queue}: {found} of {count}");
+            }
+            live(&store, &mut chance, &mut confirmed);
+            drop(store);
+            disk = disk.crash(Crash::Seeded(seed * 31 + life));
+        }
+    }
+}
+
+#[test]
+fn under_async_flush_nothing_confirmed_is_lost_by_kills() {
+    for seed in 0..500u64 {
+        let mut chance = Chance(seed);
+        let mut disk = MemoryDisk::new();
+        let mut confirmed = BTreeMap::new();
+        for life in 0..4 {
+            let store = open(&disk, FlushPolicy::Async);
+            for (queue, count) in &confirmed {
+                let found = read_all(&store, *queue);
+                assert!(found >= *count, "seed {seed}, life {life}, queue {queue}: {found} of {count}");
+            }
+            live(&store, &mut chance, &mut confirmed);
+            drop(store);
+            disk = disk.crash(Crash::KeepAll);
+        }
+    }
+}
+
+#[test]
+fn under_async_flush_a_power_cut_loses_a_suffix_only_and_offsets_stay_dense() {
+    for seed in 0..500u64 {
+        let mut chance = Chance(seed);
+        let mut disk = MemoryDisk::new();
+        for life in 0..4 {
+            let store = open(&disk, FlushPolicy::Async);
+            live(&store, &mut chance, &mut BTreeMap::new());
+            drop(store);
+            disk = disk.crash(Crash::Seeded(seed * 17 + life));
+        }
+    }
+}
+
+#[test]
+fn recovering_twice_gives_the_same_store() {
+    for seed in 0..200u64 {
+        let disk = MemoryDisk::new();
+        let store = open(&disk, FlushPolicy::Sync);
+        live(&store, &mut Chance(seed), &mut BTreeMap::new());
+        drop(store);
+        let disk = disk.crash(Crash::Seeded(seed));
+        let report = |disk: &MemoryDisk| {
+            let (store, report) = Store::open(Arc::new(disk.clone()), options(FlushPolicy::Sync)).unwrap();
+            (report.end, (0..3).map(|queue| read_all(&store, queue)).collect::<Vec<_>>())
+        };
+        let first = report(&disk);
+        assert_eq!(report(&disk), first, "seed {seed}");
+        assert_eq!(report(&disk.crash(Crash::KeepAll)), first, "seed {seed}");
+    }
+}
+
+#[test]
+fn whichever_call_fails_nothing_confirmed_is_lost() {
+    for fault in [Fault::Io, Fault::Full, Fault::Short] {
+        for n in 1..400 {
+            let disk = MemoryDisk::new();
+            let mut confirmed = BTreeMap::new();
+            let store = open(&disk, FlushPolicy::Sync);
+            disk.fail_nth(n, fault);
+            live(&store, &mut Chance(n), &mut confirmed);
+            drop(store);
+            let store = open(&disk.crash(Crash::LoseAll), FlushPolicy::Sync);
+            for (queue, count) in &confirmed {
+                assert!(read_all(&store, *queue) >= *count, "{fault:?} at call {n}, queue {queue}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_failed_sync_makes_the_log_refuse_for_good_while_reading_goes_on() {
+    let disk = MemoryDisk::new();
+    let store = open(&disk, FlushPolicy::Sync);
+    append(&store, 0, 0).unwrap();
+    store.write(&mut Vec::new());
+    store.sync(&mut Vec::new()).unwrap();
+    append(&store, 0, 1).unwrap();
+    store.write(&mut Vec::new());
+    disk.fail_nth(1, Fault::Io);
+    assert!(store.sync(&mut Vec::new()).is_err());
+    assert!(store.sync(&mut Vec::new()).is_err(), "a second sync would succeed and lie");
+    assert!(matches!(append(&store, 0, 2), Err(AppendError::ReadOnly(_))));
+    assert_eq!(store.confirmed(), LogOffset(store.log().durable().0));
+    assert_eq!(read_all(&store, 0), 1);
+}
+
+#[test]
+fn queues_whose_files_vanished_are_rebuilt_from_the_log() {
+    let disk = MemoryDisk::new();
+    let store = open(&disk, FlushPolicy::Async);
+    for number in 0..40 {
+        append(&store, (number % 2) as i32, number / 2).unwrap();
+    }
+    store.close().unwrap();
+    drop(store);
+    let store = open(&disk, FlushPolicy::Async);
+    append(&store, 0, 20).unwrap();
+    store.write(&mut Vec::new());
+    drop(store);
+    for name in disk.list(Path::new("/store/consumequeue/T/0")).unwrap() {
+        disk.remove_file(&Path::new("/store/consumequeue/T/0").join(name.name)).unwrap();
+    }
+    let store = open(&disk, FlushPolicy::Async);
+    assert_eq!((read_all(&store, 0), read_all(&store, 1)), (21, 20));
+    assert_eq!(store.queue(TOPIC, QueueId(0)).unwrap().min(), QueueOffset(0));
+}
+
+#[test]
+fn a_message_that_fits_no_segment_is_refused() {
+    let disk = MemoryDisk::new();
+    let store = open(&disk, FlushPolicy::Async);
+    let queue = store.queue_or_create(&TopicName::parse(TOPIC).unwrap(), QueueId(0));
+    let body = vec![0; 5000];
+    let host = "127.0.0.1:1".parse().unwrap();
+    let record = Record {
+        topic: TOPIC,
+        queue_id: QueueId(0),
+        flag: 0,
+        sys_flag: 0,
+        born_timestamp: Millis(1),
+        born_host: host,
+        store_host: host,
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: &body,
+        body_crc: 0,
+        properties: [b"", b""],
+    };
+    let refused = store.append(&queue, &[record], Millis(1), &mut Vec::new());
+    assert!(matches!(refused, Err(AppendError::TooLarge { .. })));
+    append(&store, 0, 0).unwrap();
+}
+
+#[test]
+fn the_offset_of_a_time_is_the_first_message_at_or_after_it() {
+    let disk = MemoryDisk::new();
+    let store = open(&disk, FlushPolicy::Async);
+    for number in 0..30 {
+        append(&store, 0, number).unwrap();
+    }
+    store.write(&mut Vec::new());
+    let queue = store.queue(TOPIC, QueueId(0)).unwrap();
+    for (time, offset) in [(0, 0), (1000, 0), (1007, 7), (1029, 29), (1030, 30)] {
+        assert_eq!(store.offset_at(&queue, Millis(time)).unwrap(), QueueOffset(offset), "time {time}");
+    }
+}
