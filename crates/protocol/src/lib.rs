@@ -19,6 +19,7 @@ pub mod request;
 pub mod response;
 pub mod units;
 
+pub use body::{DataVersion, TopicConfig};
 pub use frame::{Frame, FrameError, FrameLimits, SerializeType};
 pub use header::{Fields, Header, HeaderError, Language};
 pub use reply::{ConnectionId, Peer, Reply};

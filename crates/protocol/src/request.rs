@@ -154,7 +154,11 @@ request_table! {
         216 DeleteTopicInNamesrv DELETE_TOPIC_IN_NAMESRV "namesrv::route" (DeleteTopicHeader) -> NoFields;
         219 GetKvListByNamespace GET_KVLIST_BY_NAMESPACE "namesrv::kv" (NamespaceHeader) -> NoFields;
         224 GetTopicsByCluster GET_TOPICS_BY_CLUSTER "namesrv::route" (ClusterHeader) -> NoFields;
+        304 GetSystemTopicsFromNamesrv GET_SYSTEM_TOPIC_LIST_FROM_NS "namesrv::route" (NoFields) -> NoFields;
         310 SendMessageV2 SEND_MESSAGE_V2 "broker::send" (SendMessageHeader) -> SendMessageReply;
+        311 GetUnitTopics GET_UNIT_TOPIC_LIST "namesrv::route" (NoFields) -> NoFields;
+        312 GetHasUnitSubTopics GET_HAS_UNIT_SUB_TOPIC_LIST "namesrv::route" (NoFields) -> NoFields;
+        313 GetHasUnitSubUnunitTopics GET_HAS_UNIT_SUB_UNUNIT_TOPIC_LIST "namesrv::route" (NoFields) -> NoFields;
         320 SendBatchMessage SEND_BATCH_MESSAGE "broker::send" (SendMessageHeader) -> SendMessageReply;
         322 QueryDataVersion QUERY_DATA_VERSION "namesrv::registration" (BrokerHeader) -> QueryDataVersionReply;
         327 AddWritePermission ADD_WRITE_PERM_OF_BROKER "namesrv::route" (BrokerNameHeader) -> AddWritePermissionReply;
@@ -212,15 +216,11 @@ request_table! {
         301 RegisterFilterServer REGISTER_FILTER_SERVER;
         302 RegisterMessageFilterClass REGISTER_MESSAGE_FILTER_CLASS;
         303 QueryConsumeTimeSpan QUERY_CONSUME_TIME_SPAN;
-        304 GetSystemTopicsFromNamesrv GET_SYSTEM_TOPIC_LIST_FROM_NS;
         305 GetSystemTopicsFromBroker GET_SYSTEM_TOPIC_LIST_FROM_BROKER;
         306 CleanExpiredConsumeQueue CLEAN_EXPIRED_CONSUMEQUEUE;
         307 GetConsumerRunningInfo GET_CONSUMER_RUNNING_INFO;
         308 QueryCorrectionOffset QUERY_CORRECTION_OFFSET;
         309 ConsumeMessageDirectly CONSUME_MESSAGE_DIRECTLY;
-        311 GetUnitTopics GET_UNIT_TOPIC_LIST;
-        312 GetHasUnitSubTopics GET_HAS_UNIT_SUB_TOPIC_LIST;
-        313 GetHasUnitSubUnunitTopics GET_HAS_UNIT_SUB_UNUNIT_TOPIC_LIST;
         314 CloneGroupOffset CLONE_GROUP_OFFSET;
         315 ViewBrokerStats VIEW_BROKER_STATS_DATA;
         316 CleanUnusedTopic CLEAN_UNUSED_TOPIC;

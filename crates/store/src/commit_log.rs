@@ -147,10 +147,11 @@ impl CommitLog {
         &self,
         queue: &Arc<Queue>,
         records: &[Record<'_>],
-        tags_code: impl Fn(usize, Millis) -> i64,
+        tags_codes: &[i64],
         now: Millis,
         placed: &mut Vec<Appended>,
     ) -> Result<(), AppendError> {
+        assert_eq!(records.len(), tags_codes.len(), "each record has its tags code");
         if let Some(failure) = self.failure.get() {
             return Err(AppendError::ReadOnly(Arc::clone(failure)));
         }
@@ -165,10 +166,9 @@ impl CommitLog {
         }
         tail.make_room(bytes);
         let stored_at = tail.stamp(now);
-        for (index, record) in records.iter().enumerate() {
+        for (record, tags_code) in records.iter().zip(tags_codes) {
             let queue_offset = queue.assign();
-            let tags_code = tags_code(index, stored_at);
-            placed.push(tail.push(record, queue, queue_offset, stored_at, tags_code));
+            placed.push(tail.push(record, queue, queue_offset, stored_at, *tags_code));
         }
         self.appended.store(tail.end(), Ordering::Release);
         Ok(())

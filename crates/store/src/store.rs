@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use cometmq_protocol::message::properties::Properties;
 use cometmq_protocol::message::{Record, RecordView};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
@@ -14,7 +13,7 @@ use crate::checkpoint::{DispatchedPosition, JavaCheckpoint};
 use crate::commit_log::{AppendError, Appended, CommitLog, CommitLogOptions};
 use crate::consume_queue::{Queue, QueueFiles, UNIT_BYTES, Unit};
 use crate::disk::{self, Disk, DiskError, DiskFile, DiskLock};
-use crate::dispatch::{self, Dispatch};
+use crate::dispatch::Dispatch;
 use crate::queues::Queues;
 use crate::recovery::{self, Layout, RecoveryReport};
 use crate::segments::SegmentError;
@@ -203,17 +202,17 @@ impl Store {
         self.queues.all()
     }
 
-    /// Appends records to a queue in memory and tells where they are going to be. Nothing may be confirmed before
+    /// Appends records, each with its tags code, to a queue in memory and tells where they are going to be. Nothing may be confirmed before
     /// [`Store::confirmed`] has passed their end; call [`Store::write`] next.
     pub fn append(
         &self,
         queue: &Arc<Queue>,
         records: &[Record<'_>],
+        tags_codes: &[i64],
         now: Millis,
         placed: &mut Vec<Appended>,
     ) -> Result<(), AppendError> {
-        let tags_code = |index: usize, stored_at| tags_code(&records[index], stored_at);
-        self.log.append(queue, records, tags_code, now, placed)
+        self.log.append(queue, records, tags_codes, now, placed)
     }
 
     /// Hands everything appended to the kernel, unless another caller is doing it right now. Queues that someone waits
@@ -352,17 +351,6 @@ fn prepare(disk: &dyn Disk, options: &StoreOptions) -> Result<Box<dyn DiskLock>,
     }
     disk.sync_directory(&options.root).map_err(directory)?;
     Ok(lock)
-}
-
-/// The tags code of a record that is about to be appended.
-fn tags_code(record: &Record<'_>, stored_at: Millis) -> i64 {
-    let broker = dispatch::tags_code(record.topic, Properties(record.properties[1]), stored_at);
-    // The broker's own properties stand behind and win; they hold no tags today.
-    if broker != 0 {
-        broker
-    } else {
-        dispatch::tags_code(record.topic, Properties(record.properties[0]), stored_at)
-    }
 }
 
 /// Used where a thread that panicked inside a lock would be a bug that ends the process anyway.

@@ -11,6 +11,8 @@ use cometmq_store::disk::{Crash, Fault};
 use cometmq_store::{AppendError, Disk, FlushPolicy, MemoryDisk, OpenError, Store, StoreOptions};
 
 const TOPIC: &str = "T";
+/// Tags code of `TagA`.
+const TAG_A: i64 = 2_598_919;
 
 fn options(flush: FlushPolicy) -> StoreOptions {
     StoreOptions { segment_bytes: 4096, queue_file_bytes: 100, flush, ..StoreOptions::new("/store") }
@@ -45,7 +47,7 @@ fn append(store: &Store, queue: i32, number: i64) -> Result<LogOffset, AppendErr
     };
     let queue = store.queue_or_create(&TopicName::parse(TOPIC).unwrap(), QueueId(queue));
     let mut placed = Vec::new();
-    store.append(&queue, &[record], Millis(1000 + number), &mut placed)?;
+    store.append(&queue, &[record], &[TAG_A], Millis(1000 + number), &mut placed)?;
     assert_eq!(placed[0].queue_offset, QueueOffset(number), "offsets are dense");
     Ok(placed[0].end)
 }
@@ -311,7 +313,7 @@ fn a_message_that_fits_no_segment_is_refused() {
         body_crc: 0,
         properties: [b"", b""],
     };
-    let refused = store.append(&queue, &[record], Millis(1), &mut Vec::new());
+    let refused = store.append(&queue, &[record], &[0], Millis(1), &mut Vec::new());
     assert!(matches!(refused, Err(AppendError::TooLarge { .. })));
     append(&store, 0, 0).unwrap();
 }

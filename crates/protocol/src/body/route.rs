@@ -76,6 +76,17 @@ pub struct TopicList {
     pub topic_list: Vec<String>,
 }
 
+/// Names that are topics of the system rather than of its users (reply to code 304).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SystemTopicList {
+    /// A broker to ask for its own system topics (code 305).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broker_addr: Option<String>,
+    /// Names.
+    pub topic_list: Vec<String>,
+}
+
 /// Kept values of one namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -123,7 +123,7 @@ macro_rules! header_fields {
         }
 
         impl<'a> $crate::headers::HeaderFields<'a> for $name<'a> {
-            #[allow(unused_variables, unused_mut)]
+            #[allow(unused_variables, unused_mut, clippy::collapsible_match)]
             fn decode(fields: &mut $crate::Fields<'a>) -> Result<Self, $crate::headers::FieldError> {
                 $(let mut $field: Option<$crate::headers::value_type!('a $type)> = None;)*
                 for (name, value) in fields.drain() {

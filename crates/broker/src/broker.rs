@@ -1,0 +1,422 @@
+//! The door: frames in, replies and effects out.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use bytes::{Bytes, BytesMut};
+use cometmq_protocol::body::registration::RegisterBrokerBody;
+use cometmq_protocol::frame::{self, FrameLimits};
+use cometmq_protocol::message::ids::UniqueIds;
+use cometmq_protocol::{
+    ConnectionId, Frame, Header, HeaderError, LogOffset, Millis, Peer, Reply, Request, RequestError, ResponseCode,
+    SerializeType,
+};
+use cometmq_store::config_file::ConfigFileError;
+use cometmq_store::{Disk, DiskError, FlushPolicy, Queue, RecoveryReport, Store, StoreOptions};
+
+use crate::client::Clients;
+use crate::effects::{Delivery, Effects};
+use crate::group::Groups;
+use crate::offset::Offsets;
+use crate::order::Locks;
+use crate::pull::Waiters;
+use crate::send::{Accepted, BrokerProperties};
+use crate::topic::{TopicRules, Topics};
+
+/// Bytes of replies that may wait for the disk before sends are refused as busy.
+const PARKED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A broker's settings, as far as its rooms need them.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// Which topics exist by themselves.
+    pub topics: TopicRules,
+    /// `autoCreateSubscriptionGroup`.
+    pub auto_create_group: bool,
+    /// `brokerPermission`.
+    pub permission: i32,
+    /// `maxMessageSize`.
+    pub message_bytes_max: usize,
+    /// The address that clients are told, for remarks and registration.
+    pub advertised: SocketAddr,
+    /// Whether `advertised` was derived, not set: messages then say the address by which their producer reached us.
+    pub address_derived: bool,
+    /// `longPollingEnable`.
+    pub long_polling: bool,
+    /// `shortPollingTimeMills`.
+    pub short_polling_ms: i64,
+    /// `notifyConsumerIdsChangedEnable`.
+    pub notify_members: bool,
+    /// `syncFlushTimeout`.
+    pub sync_flush_timeout_ms: i64,
+    /// `flushConsumerOffsetInterval`.
+    pub offset_save_interval_ms: i64,
+    /// Memory of the machine: what lies further than 40 % of it behind the log's end counts as cold.
+    pub memory_bytes: i64,
+    /// Distinguishes the message ids that this process makes for clients that send none.
+    pub process_id: u32,
+}
+
+/// Why a broker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] cometmq_store::OpenError),
+    /// A file of `config/` cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigFileError),
+}
+
+/// A broker. All methods may be called from any thread.
+#[derive(Debug)]
+pub struct Broker {
+    pub(crate) config: BrokerConfig,
+    pub(crate) store: Store,
+    pub(crate) topics: Topics,
+    pub(crate) groups: Groups,
+    pub(crate) offsets: Offsets,
+    pub(crate) clients: Clients,
+    pub(crate) locks: Locks,
+    pub(crate) waiters: Waiters,
+    pub(crate) broker_properties: BrokerProperties,
+    unique_ids: Mutex<UniqueIds>,
+    parked: Mutex<Parked>,
+    saved_at: Mutex<Millis>,
+}
+
+/// Replies to sends that wait for the store to reach a position.
+#[derive(Debug, Default)]
+struct Parked {
+    batches: Vec<Batch>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Batch {
+    end: LogOffset,
+    parked_at: Millis,
+    connection: ConnectionId,
+    frames: Bytes,
+}
+
+/// Frames of one read of one connection, handled together.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    now: Millis,
+    peer: Peer,
+    out: &'a mut BytesMut,
+    /// Replies that may leave once the store has reached `held_until`.
+    held: BytesMut,
+    held_until: LogOffset,
+    appended: bool,
+}
+
+impl<'a> Turn<'a> {
+    /// Begins with frames of `peer`; replies that are ready go to `out`.
+    pub fn new(now: Millis, peer: Peer, out: &'a mut BytesMut) -> Turn<'a> {
+        Turn { now, peer, out, held: BytesMut::new(), held_until: LogOffset(0), appended: false }
+    }
+
+    /// Bytes of replies so far. Callers end a turn early when they are many.
+    pub fn ready_bytes(&self) -> usize {
+        self.out.len() + self.held.len()
+    }
+}
+
+impl Broker {
+    /// Opens the store and the states of all rooms.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        store: StoreOptions,
+        config: BrokerConfig,
+        now: Millis,
+    ) -> Result<(Broker, RecoveryReport), OpenError> {
+        let directory = store.root.join("config");
+        let (store, report) = Store::open(Arc::clone(&disk), store)?;
+        let path = |name: &str| -> PathBuf { directory.join(name) };
+        let topics = Topics::open(Arc::clone(&disk), path("topics.json"), &config.topics, now)?;
+        let groups = Groups::open(Arc::clone(&disk), path("subscriptionGroup.json"), config.auto_create_group)?;
+        let offsets = Offsets::open(disk, path("consumerOffset.json"))?;
+        offsets.clamp(&store);
+        let broker = Broker {
+            store,
+            topics,
+            groups,
+            offsets,
+            clients: Clients::default(),
+            locks: Locks::default(),
+            waiters: Waiters::default(),
+            broker_properties: BrokerProperties::new(&config.topics.cluster_name),
+            unique_ids: Mutex::new(UniqueIds::new(config.advertised.ip(), config.process_id, now.0 as u32)),
+            parked: Mutex::new(Parked::default()),
+            saved_at: Mutex::new(now),
+            config,
+        };
+        Ok((broker, report))
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &BrokerConfig {
+        &self.config
+    }
+
+    /// Its store, for positions and directories.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What name servers are to be told.
+    pub fn announcement(&self) -> RegisterBrokerBody {
+        RegisterBrokerBody {
+            filter_server_list: Vec::new(),
+            topic_config_serialize_wrapper: self.topics.announced(self.config.permission),
+        }
+    }
+
+    /// Handles one frame. Call [`Broker::finish`] after the last frame of the turn. An error means that the frame's
+    /// header cannot be read: close the connection.
+    pub fn handle(&self, turn: &mut Turn<'_>, frame: &Frame, effects: &mut Effects) -> Result<(), HeaderError> {
+        let mut header = Header::decode(frame)?;
+        if header.is_response() {
+            // Answers to our one-way notifications; some clients send them all the same.
+            return Ok(());
+        }
+        let mut fields = header.fields.take().unwrap_or_default();
+        let oneway = header.is_oneway();
+        let reply = match Request::decode(header.code, &mut fields) {
+            Ok(request) => self.serve(turn, &header, frame, request, effects),
+            Err(error @ RequestError::NotSupported { .. }) => {
+                Some(Reply::refuse(ResponseCode::RequestCodeNotSupported, error.to_string()))
+            }
+            Err(error @ RequestError::Field(_)) => Some(Reply::refuse(ResponseCode::SystemError, error.to_string())),
+        };
+        if let Some(reply) = reply.filter(|_| !oneway) {
+            reply.encode(header.opaque, frame.serialize_type, turn.out);
+        }
+        Ok(())
+    }
+
+    /// The room for each request. `None` where the room sees to the reply itself.
+    fn serve(
+        &self,
+        turn: &mut Turn<'_>,
+        header: &Header<'_>,
+        frame: &Frame,
+        request: Request<'_>,
+        effects: &mut Effects,
+    ) -> Option<Reply> {
+        let (now, peer) = (turn.now, turn.peer);
+        Some(match &request {
+            Request::SendMessage(send) | Request::SendMessageV2(send) => {
+                let result = self.send(now, &peer, send, &frame.body, false, effects);
+                return self.hold(turn, header, frame.serialize_type, result);
+            }
+            Request::SendBatchMessage(send) => {
+                let result = self.send(now, &peer, send, &frame.body, true, effects);
+                return self.hold(turn, header, frame.serialize_type, result);
+            }
+            Request::PullMessage(pull) | Request::LitePullMessage(pull) => {
+                self.pull(now, &peer, header.opaque, frame.serialize_type, pull, turn.out, effects);
+                return None;
+            }
+            Request::QueryConsumerOffset(query) => self.query_offset(query),
+            Request::UpdateConsumerOffset(update) => self.update_offset(update),
+            Request::SearchOffsetByTimestamp(search) => self.search_offset(search),
+            Request::GetMaxOffset(queue) => self.max_offset(queue),
+            Request::GetMinOffset(queue) => self.min_offset(queue),
+            Request::GetEarliestStoreTime(queue) => self.earliest_store_time(queue),
+            Request::Heartbeat(_) => self.heartbeat(now, &peer, &frame.body, effects),
+            Request::UnregisterClient(client) => self.unregister(&peer, client, effects),
+            Request::GetConsumerList(group) => self.consumer_list(group),
+            Request::CheckClientConfig(_) => self.check_client_config(&frame.body),
+            Request::LockQueues(_) => self.locks.lock(now, &frame.body),
+            Request::UnlockQueues(_) => self.locks.unlock(&frame.body),
+            Request::CreateTopic(create) => self.topics.create(now, create, effects),
+            Request::GetTopicConfig(topic) => self.topics.show(topic),
+            other => {
+                // Codes of the name server and of clients.
+                let error = RequestError::NotSupported { code: other.code().code() };
+                Reply::refuse(ResponseCode::RequestCodeNotSupported, error.to_string())
+            }
+        })
+    }
+
+    /// Keeps the reply to a send until the store has what it promises.
+    fn hold(
+        &self,
+        turn: &mut Turn<'_>,
+        header: &Header<'_>,
+        serialize_type: SerializeType,
+        result: Result<Accepted, Reply>,
+    ) -> Option<Reply> {
+        match result {
+            Ok(Accepted { reply, end }) => {
+                turn.appended = true;
+                if !header.is_oneway() {
+                    turn.held_until = turn.held_until.max(end);
+                    reply.encode(header.opaque, serialize_type, &mut turn.held);
+                }
+                None
+            }
+            Err(refusal) => Some(refusal),
+        }
+    }
+
+    /// Ends a turn: what was appended is written, and replies leave as soon as the store has what they promise.
+    pub fn finish(&self, turn: Turn<'_>, effects: &mut Effects) {
+        if !turn.appended {
+            return;
+        }
+        let mut woken = Vec::new();
+        self.store.write(&mut woken);
+        if !turn.held.is_empty() {
+            if self.store.confirmed() >= turn.held_until {
+                turn.out.extend_from_slice(&turn.held);
+            } else {
+                self.park(turn, effects);
+            }
+        }
+        self.release(effects);
+        self.wake_all(&woken, effects);
+    }
+
+    fn park(&self, turn: Turn<'_>, effects: &mut Effects) {
+        let mut parked = self.parked.lock().expect(POISONED);
+        if parked.bytes > PARKED_BYTES_MAX {
+            drop(parked);
+            let busy = "[OVERLOAD]system busy, start flow control for a while: the disk does not keep up. The message \
+                        may have been stored.";
+            turn.out.extend_from_slice(&answered(&turn.held, ResponseCode::SystemBusy, Some(busy)));
+            return;
+        }
+        parked.bytes += turn.held.len();
+        parked.batches.push(Batch {
+            end: turn.held_until,
+            parked_at: turn.now,
+            connection: turn.peer.connection,
+            frames: turn.held.freeze(),
+        });
+        effects.sync_wanted = self.store.options().flush == FlushPolicy::Sync;
+    }
+
+    /// Sends the replies whose position is reached. Whoever moved the position calls this, and whoever parked a reply:
+    /// one of them sees both.
+    fn release(&self, effects: &mut Effects) {
+        let mut parked = self.parked.lock().expect(POISONED);
+        if parked.batches.is_empty() {
+            return;
+        }
+        let confirmed = self.store.confirmed();
+        let failure = self.store.log().failure();
+        let mut bytes = 0;
+        let ready = |batch: &mut Batch| batch.end <= confirmed || failure.is_some();
+        for batch in parked.batches.extract_if(.., ready) {
+            bytes += batch.frames.len();
+            let frames = match &failure {
+                Some(error) if batch.end > confirmed => {
+                    let remark = format!("service not available now. the message was not confirmed: {error}");
+                    answered(&batch.frames, ResponseCode::ServiceNotAvailable, Some(&remark))
+                }
+                _ => batch.frames,
+            };
+            effects.deliveries.push(Delivery { connection: batch.connection, frames });
+        }
+        parked.bytes -= bytes;
+    }
+
+    /// Answers sends that the disk did not confirm in `syncFlushTimeout`: stored, not flushed.
+    fn expire_parked(&self, now: Millis, effects: &mut Effects) {
+        let mut parked = self.parked.lock().expect(POISONED);
+        let mut bytes = 0;
+        let late = |batch: &mut Batch| now.0 - batch.parked_at.0 > self.config.sync_flush_timeout_ms;
+        for batch in parked.batches.extract_if(.., late) {
+            bytes += batch.frames.len();
+            let frames = answered(&batch.frames, ResponseCode::FlushDiskTimeout, None);
+            effects.deliveries.push(Delivery { connection: batch.connection, frames });
+        }
+        parked.bytes -= bytes;
+    }
+
+    fn wake_all(&self, woken: &[Arc<Queue>], effects: &mut Effects) {
+        woken.iter().for_each(|queue| self.wake(queue, effects));
+    }
+
+    /// Makes durable what was written, and sends the replies that waited for it. An error is final for the log.
+    pub fn sync(&self, effects: &mut Effects) -> Result<(), Arc<DiskError>> {
+        let mut woken = Vec::new();
+        let result = self.store.sync(&mut woken);
+        self.release(effects);
+        self.wake_all(&woken, effects);
+        result
+    }
+
+    /// What is due by time: waits that are over, silent clients, states to save. Call it a few times a second.
+    pub fn tick(&self, now: Millis, effects: &mut Effects) {
+        self.expire_pulls(now, effects);
+        self.expire_parked(now, effects);
+        let mut saved_at = self.saved_at.lock().expect(POISONED);
+        if now.0 - saved_at.0 < self.config.offset_save_interval_ms && now >= *saved_at {
+            return;
+        }
+        *saved_at = now;
+        drop(saved_at);
+        self.expire_clients(now, effects);
+        self.locks.expire(now);
+        self.save(now);
+    }
+
+    fn save(&self, now: Millis) {
+        for result in [self.offsets.save(now), self.groups.save()] {
+            if let Err(error) = result {
+                tracing::error!(%error, "state not saved, tried again later");
+            }
+        }
+    }
+
+    /// Replies to sends that wait for the disk.
+    pub fn unanswered(&self) -> usize {
+        self.parked.lock().expect(POISONED).batches.len()
+    }
+
+    /// The broker is about to stop: pulls that wait are answered with what there is.
+    pub fn stopping(&self, effects: &mut Effects) {
+        self.expire_pulls(Millis(i64::MAX), effects);
+    }
+
+    /// Saves everything and closes the store in order.
+    pub fn close(&self, now: Millis) -> Result<(), DiskError> {
+        self.save(now);
+        self.store.close()
+    }
+
+    /// The store host of a message from `peer`.
+    pub(crate) fn store_host(&self, peer: &Peer) -> SocketAddr {
+        let advertised = self.config.advertised;
+        if self.config.address_derived {
+            // The port stays the main one: the producer may have come through the VIP port.
+            return SocketAddr::new(peer.local.ip().to_canonical(), advertised.port());
+        }
+        advertised
+    }
+
+    /// A message id for a message whose producer gave it none.
+    pub(crate) fn next_unique_key(&self, now: Millis) -> String {
+        self.unique_ids.lock().expect(POISONED).next(now.0 as u32)
+    }
+}
+
+const POISONED: &str = "no holder of this lock panics";
+
+/// The same replies with another outcome: frames of ours, read back.
+fn answered(frames: &[u8], code: ResponseCode, remark: Option<&str>) -> Bytes {
+    let mut rest = BytesMut::from(frames);
+    let mut out = BytesMut::with_capacity(frames.len());
+    while let Ok(Some(frame)) = frame::cut(&mut rest, FrameLimits::default()) {
+        let header = Header::decode(&frame).expect("our own replies are readable");
+        let remark = remark.map(|remark| remark.to_owned().into());
+        Header { code: code.code(), remark, ..header }.encode_with_body(frame.serialize_type, &frame.body, &mut out);
+    }
+    out.freeze()
+}

@@ -1,0 +1,47 @@
+//! What a request or a moment in time causes beside a direct reply.
+
+use bytes::{Bytes, BytesMut};
+use cometmq_protocol::ConnectionId;
+use cometmq_protocol::headers::HeaderFields;
+use cometmq_protocol::headers::client::ConsumerGroupHeader;
+use cometmq_protocol::{Header, RequestCode, SerializeType};
+
+/// Whole frames for one connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// To whom.
+    pub connection: ConnectionId,
+    /// What.
+    pub frames: Bytes,
+}
+
+/// What the shell has to do.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Frames for other connections.
+    pub deliveries: Vec<Delivery>,
+    /// Connections to close.
+    pub close: Vec<ConnectionId>,
+    /// Someone waits for a sync: call [`Broker::sync`](crate::Broker::sync) soon.
+    pub sync_wanted: bool,
+    /// Topics changed: register with the name servers now.
+    pub announce: bool,
+}
+
+impl Effects {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.deliveries.is_empty() && self.close.is_empty() && !self.sync_wanted && !self.announce
+    }
+
+    /// Tells every member of a consumer group that its membership changed (code 40, one-way).
+    pub(crate) fn notify_members(&mut self, group: &str, members: impl IntoIterator<Item = ConnectionId>) {
+        let fields = ConsumerGroupHeader { consumer_group: group.into(), borrows: std::marker::PhantomData };
+        let code = RequestCode::NotifyConsumerIdsChanged.code();
+        let mut frame = BytesMut::new();
+        Header::oneway(code, 0, fields.encode()).encode(SerializeType::Json, 0, &mut frame);
+        let frames = frame.freeze();
+        let deliver = |connection| Delivery { connection, frames: frames.clone() };
+        self.deliveries.extend(members.into_iter().map(deliver));
+    }
+}

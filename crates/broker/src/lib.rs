@@ -1,0 +1,20 @@
+//! The broker: every feature is a room of its own, a synchronous machine that is handed requests and time.
+//!
+//! [`Broker`] is the door: it decodes a frame, finds the room, and sees to it that a reply leaves no sooner than what
+//! it promises is stored. Rooms: [`send`], [`pull`], [`offset`], [`topic`], [`group`], [`client`], [`order`].
+//!
+//! Never here: sockets, clocks, threads, tokio. What is to be sent elsewhere than to the asking connection comes out
+//! as [`Effects`].
+
+mod broker;
+pub mod client;
+mod effects;
+pub mod group;
+pub mod offset;
+pub mod order;
+pub mod pull;
+pub mod send;
+pub mod topic;
+
+pub use broker::{Broker, BrokerConfig, OpenError, Turn};
+pub use effects::{Delivery, Effects};

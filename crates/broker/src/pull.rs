@@ -1,0 +1,344 @@
+//! Pulling: messages of a queue from an offset on, or a wait for the next one.
+
+mod waiters;
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use cometmq_protocol::body::topic::permission;
+use cometmq_protocol::headers::HeaderFields;
+use cometmq_protocol::headers::pull::{PullMessageHeader, PullMessageReply, pull_flag};
+use cometmq_protocol::message::tags::TagFilter;
+use cometmq_protocol::names::GroupName;
+use cometmq_protocol::{
+    ConnectionId, Header, Millis, Peer, QueueId, QueueOffset, Reply, ResponseCode, SerializeType,
+};
+use cometmq_store::{Queue, Unit};
+
+use crate::broker::Broker;
+use crate::client::{Filter, NO_SQL, SubscriptionLookup};
+use crate::effects::{Delivery, Effects};
+
+pub use waiters::Waiters;
+
+/// Most messages in one reply.
+const MESSAGES_MAX: usize = 1024;
+/// Bytes after which a reply takes no further message.
+const BYTES_MAX: usize = 256 * 1024;
+/// Most entries looked at for one request when the filter drops most of them.
+const SCANNED_MAX: usize = 4096;
+/// Longest wait that a client may ask for.
+const SUSPEND_MS_MAX: i64 = 60_000;
+/// Tags codes below this are addresses in Java's extension files: the consumer itself must filter.
+const EXTENSION_ADDRESS_MAX: i64 = i32::MIN as i64;
+
+thread_local! {
+    /// Where records come from the disk to, on their way into replies.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A pull that was found to be in order.
+#[derive(Clone, Debug)]
+pub(crate) struct Pull {
+    pub connection: ConnectionId,
+    pub opaque: i32,
+    pub serialize_type: SerializeType,
+    pub topic: Arc<str>,
+    pub queue_id: QueueId,
+    offset: QueueOffset,
+    count: usize,
+    filter: Arc<Filter>,
+    topic_sys_flag: i32,
+    group_sys_flag: i32,
+    broker_id: i64,
+}
+
+/// What a pull came to.
+enum Outcome {
+    Found { units: Vec<Unit>, next: QueueOffset },
+    Nothing { code: ResponseCode, remark: &'static str, next: QueueOffset },
+}
+
+impl Broker {
+    /// Codes 11 and 361: writes the reply to `out`, or keeps the request until a message comes.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn pull(
+        &self,
+        now: Millis,
+        peer: &Peer,
+        opaque: i32,
+        serialize_type: SerializeType,
+        header: &PullMessageHeader<'_>,
+        out: &mut BytesMut,
+        effects: &mut Effects,
+    ) {
+        let pull = match self.check_pull(now, peer, opaque, serialize_type, header) {
+            Ok(pull) => pull,
+            Err(reply) => return reply.encode(opaque, serialize_type, out),
+        };
+        if header.sys_flag & pull_flag::COMMIT_OFFSET != 0 && header.commit_offset >= 0 {
+            let offset = QueueOffset(header.commit_offset);
+            self.offsets.set(&header.consumer_group, &header.topic, pull.queue_id, offset);
+        }
+        let wait_ms = if header.sys_flag & pull_flag::SUSPEND == 0 {
+            0
+        } else if self.config.long_polling {
+            header.suspend_timeout_millis.clamp(0, SUSPEND_MS_MAX)
+        } else {
+            self.config.short_polling_ms
+        };
+        self.answer_or_wait(pull, (wait_ms > 0).then_some(now + wait_ms), out, effects);
+    }
+
+    /// Answers a pull into `out` unless there is nothing yet and it may wait until `deadline`.
+    fn answer_or_wait(&self, pull: Pull, deadline: Option<Millis>, out: &mut BytesMut, effects: &mut Effects) {
+        let queue = self.store.queue(&pull.topic, pull.queue_id);
+        let outcome = self.look(&pull, queue.as_deref());
+        let nothing_yet = matches!(&outcome, Outcome::Nothing { code: ResponseCode::PullNotFound, .. });
+        match deadline.filter(|_| nothing_yet) {
+            None => self.write_reply(&pull, queue.as_deref(), outcome, out),
+            Some(deadline) => {
+                let (topic, id, offset) = (Arc::clone(&pull.topic), pull.queue_id, pull.offset);
+                if let Some(refused) = self.waiters.park(pull, deadline) {
+                    return self.write_reply(&refused, queue.as_deref(), outcome, out);
+                }
+                // The queue may not exist yet: it must, to be awaited.
+                let queue = queue.or_else(|| {
+                    let topic = self.topics.get(&topic)?;
+                    Some(self.store.queue_or_create(&topic.name, id))
+                });
+                if let Some(queue) = queue {
+                    queue.await_next();
+                    // A message that came between looking and awaiting would wake nobody.
+                    if queue.max() > offset {
+                        self.wake(&queue, effects);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks again at the pulls that wait for `queue`, which got a message.
+    pub(crate) fn wake(&self, queue: &Queue, effects: &mut Effects) {
+        for (pull, deadline) in self.waiters.take(queue.topic().as_str(), queue.id()) {
+            let connection = pull.connection;
+            let mut out = BytesMut::new();
+            // Messages that the filter dropped need not be looked at again.
+            let outcome = self.look(&pull, Some(queue));
+            match outcome {
+                Outcome::Nothing { code: ResponseCode::PullNotFound, .. } => {
+                    self.answer_or_wait(pull, Some(deadline), &mut out, effects);
+                }
+                Outcome::Nothing { code: ResponseCode::PullRetryImmediately, next, .. } => {
+                    self.answer_or_wait(Pull { offset: next, ..pull }, Some(deadline), &mut out, effects);
+                }
+                outcome => self.write_reply(&pull, Some(queue), outcome, &mut out),
+            }
+            if !out.is_empty() {
+                effects.deliveries.push(Delivery { connection, frames: out.freeze() });
+            }
+        }
+    }
+
+    /// Answers the pulls whose time is over.
+    pub(crate) fn expire_pulls(&self, now: Millis, effects: &mut Effects) {
+        for pull in self.waiters.expire(now) {
+            let mut out = BytesMut::new();
+            let connection = pull.connection;
+            self.answer_or_wait(pull, None, &mut out, effects);
+            effects.deliveries.push(Delivery { connection, frames: out.freeze() });
+        }
+    }
+
+    fn check_pull(
+        &self,
+        now: Millis,
+        peer: &Peer,
+        opaque: i32,
+        serialize_type: SerializeType,
+        header: &PullMessageHeader<'_>,
+    ) -> Result<Pull, Reply> {
+        let broker = &self.config.advertised;
+        if self.config.permission & permission::READ == 0 {
+            return Err(forbidden(1, format!("the broker[{broker}] pulling message is forbidden")));
+        }
+        let name = GroupName::parse(&header.consumer_group)
+            .map_err(|error| Reply::refuse(ResponseCode::InvalidParameter, error.to_string()))?;
+        let group = self.groups.get_or_create(&name, now).ok_or_else(|| {
+            let remark = format!(
+                "subscription group [{name}] does not exist; create it, or set autoCreateSubscriptionGroup=true"
+            );
+            Reply::refuse(ResponseCode::SubscriptionGroupNotExist, remark)
+        })?;
+        if !group.consume_enable {
+            return Err(forbidden(2, format!("subscription group no permission, {name}")));
+        }
+        let topic = self.topics.get(&header.topic).ok_or_else(|| {
+            let remark = format!("topic[{}] not exist, apply first please!", header.topic);
+            Reply::refuse(ResponseCode::TopicNotExist, remark)
+        })?;
+        if !topic.config.permits(permission::READ) {
+            return Err(forbidden(3, format!("the topic[{}] pulling message is forbidden", topic.name)));
+        }
+        if !(0..topic.config.read_queue_nums).contains(&header.queue_id) {
+            let remark = format!(
+                "queueId[{}] is illegal, topic:[{}] topicConfig.readQueueNums:[{}] consumer:[{}]",
+                header.queue_id, topic.name, topic.config.read_queue_nums, peer.remote
+            );
+            return Err(Reply::refuse(ResponseCode::InvalidParameter, remark));
+        }
+        let filter = self.pull_filter(header, group.consume_broadcast_enable)?;
+        if *filter == Filter::Unsupported {
+            return Err(Reply::refuse(ResponseCode::SystemError, NO_SQL));
+        }
+        Ok(Pull {
+            connection: peer.connection,
+            opaque,
+            serialize_type,
+            topic: header.topic.as_ref().into(),
+            queue_id: QueueId(header.queue_id),
+            offset: QueueOffset(header.queue_offset),
+            count: (header.max_msg_nums.max(1) as usize).min(MESSAGES_MAX),
+            filter,
+            topic_sys_flag: topic.config.topic_sys_flag,
+            group_sys_flag: group.group_sys_flag,
+            broker_id: group.broker_id,
+        })
+    }
+
+    /// The filter that the request brings along, or that the group announced.
+    fn pull_filter(&self, header: &PullMessageHeader<'_>, broadcast_enable: bool) -> Result<Arc<Filter>, Reply> {
+        if header.sys_flag & pull_flag::SUBSCRIPTION != 0 {
+            if header.expression_type.as_deref().is_some_and(|kind| !kind.is_empty() && kind != "TAG") {
+                return Ok(Arc::new(Filter::Unsupported));
+            }
+            let filter = TagFilter::parse(header.subscription.as_deref().unwrap_or("*"))
+                .map_err(|error| Reply::refuse(ResponseCode::SubscriptionParseFailed, error.to_string()))?;
+            return Ok(Arc::new(Filter::Tags(filter)));
+        }
+        let not_exist =
+            |remark: Cow<'static, str>| Reply::refuse(ResponseCode::SubscriptionNotExist, remark);
+        match self.clients.subscription(&header.consumer_group, &header.topic) {
+            SubscriptionLookup::GroupOffline => Err(not_exist("the consumer's group info not exist".into())),
+            SubscriptionLookup::NotSubscribed => Err(not_exist("the consumer's subscription not exist".into())),
+            SubscriptionLookup::Found { broadcasting: true, .. } if !broadcast_enable => {
+                let remark = format!("the consumer group[{}] can not consume by broadcast way", header.consumer_group);
+                Err(forbidden(4, remark))
+            }
+            SubscriptionLookup::Found { subscription, .. } if subscription.version < header.sub_version => {
+                Err(Reply::refuse(ResponseCode::SubscriptionNotLatest, "the consumer's subscription not latest"))
+            }
+            SubscriptionLookup::Found { subscription, .. } => Ok(subscription.filter),
+        }
+    }
+
+    /// What there is for a pull now.
+    fn look(&self, pull: &Pull, queue: Option<&Queue>) -> Outcome {
+        use ResponseCode::{PullNotFound, PullOffsetMoved, PullRetryImmediately};
+        let nothing = |code, remark, next| Outcome::Nothing { code, remark, next };
+        let empty = |remark| {
+            let code = if pull.offset.0 == 0 { PullNotFound } else { PullOffsetMoved };
+            nothing(code, remark, QueueOffset(0))
+        };
+        let Some(queue) = queue else { return empty("NO_MATCHED_LOGIC_QUEUE") };
+        let (min, max) = (queue.min(), queue.max());
+        if max.0 == 0 {
+            return empty("NO_MESSAGE_IN_QUEUE");
+        }
+        if pull.offset < min {
+            return nothing(PullOffsetMoved, "OFFSET_TOO_SMALL", min);
+        }
+        if pull.offset == max {
+            return nothing(PullNotFound, "OFFSET_OVERFLOW_ONE", max);
+        }
+        if pull.offset > max {
+            return nothing(PullOffsetMoved, "OFFSET_OVERFLOW_BADLY", max);
+        }
+        let mut units = Vec::new();
+        let scan = if *pull.filter == Filter::Tags(TagFilter::All) { pull.count } else { SCANNED_MAX };
+        if let Err(error) = queue.read(pull.offset, scan, &mut units) {
+            tracing::error!(topic = %queue.topic(), queue = %queue.id(), %error, "queue not readable");
+        }
+        if units.is_empty() {
+            return nothing(PullRetryImmediately, "MESSAGE_WAS_REMOVING", pull.offset);
+        }
+        let (units, scanned) = choose(&units, pull.count, &pull.filter);
+        let next = pull.offset + scanned as i64;
+        if units.is_empty() { nothing(PullRetryImmediately, "NO_MATCHED_MESSAGE", next) } else { Outcome::Found { units, next } }
+    }
+
+    fn write_reply(&self, pull: &Pull, queue: Option<&Queue>, outcome: Outcome, out: &mut BytesMut) {
+        let (code, remark, next, units) = match outcome {
+            Outcome::Found { units, next } => (ResponseCode::Success, "FOUND", next, units),
+            Outcome::Nothing { code, remark, next } => (code, remark, next, Vec::new()),
+        };
+        let fields = PullMessageReply {
+            suggest_which_broker_id: pull.broker_id,
+            next_begin_offset: next.0,
+            min_offset: queue.map_or(0, |queue| queue.min().0),
+            max_offset: queue.map_or(0, |queue| queue.max().0),
+            offset_delta: Some(0),
+            topic_sys_flag: Some(pull.topic_sys_flag),
+            group_sys_flag: Some(pull.group_sys_flag),
+            forbidden_type: None,
+            borrows: std::marker::PhantomData,
+        };
+        let header =
+            Header::response(code.code(), pull.opaque, Some(remark.into()), Some(fields.encode()));
+        let start = out.len();
+        let body_bytes = units.iter().map(|unit| unit.size as usize).sum();
+        header.encode(pull.serialize_type, body_bytes, out);
+        let body_start = out.len();
+        out.reserve(body_bytes);
+        let read = SCRATCH.with_borrow_mut(|scratch| {
+            self.store.read(&units, scratch, &mut |record| {
+                out.extend_from_slice(record);
+                true
+            })
+        });
+        if out.len() - body_start == body_bytes && read.is_ok() {
+            return;
+        }
+        // A record is not where its entry says: nothing of it is delivered, and the consumer tries again.
+        let first = units.first().map(|unit| unit.log_offset);
+        tracing::error!(topic = &*pull.topic, queue = %pull.queue_id, offset = %pull.offset, ?first, ?read, "record not readable");
+        out.truncate(start);
+        let remark = format!("message at queue offset {} cannot be read from the commit log", pull.offset);
+        Reply::refuse(ResponseCode::SystemError, remark).encode(pull.opaque, pull.serialize_type, out);
+    }
+}
+
+/// The entries that pass the filter, up to the limits of one reply, and how many were looked at.
+fn choose(units: &[Unit], count: usize, filter: &Filter) -> (Vec<Unit>, usize) {
+    let Filter::Tags(filter) = filter else { return (Vec::new(), units.len()) };
+    let mut chosen = Vec::with_capacity(count.min(units.len()));
+    let mut bytes = 0;
+    for (index, unit) in units.iter().enumerate() {
+        if unit.tags_code >= EXTENSION_ADDRESS_MAX && !filter.matches(unit.tags_code) {
+            continue;
+        }
+        bytes += unit.size as usize;
+        if chosen.len() == count || (bytes > BYTES_MAX && !chosen.is_empty()) {
+            return (chosen, index);
+        }
+        chosen.push(*unit);
+    }
+    (chosen, units.len())
+}
+
+fn forbidden(kind: i32, remark: String) -> Reply {
+    let fields = PullMessageReply {
+        suggest_which_broker_id: 0,
+        next_begin_offset: 0,
+        min_offset: 0,
+        max_offset: 0,
+        offset_delta: None,
+        topic_sys_flag: None,
+        group_sys_flag: None,
+        forbidden_type: Some(kind),
+        borrows: std::marker::PhantomData,
+    };
+    Reply::refuse(ResponseCode::NoPermission, remark).with_fields(&fields)
+}

@@ -1,0 +1,260 @@
+//! Topics: which there are, how they come to be, and how they are kept (`config/topics.json`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, RwLock};
+
+use cometmq_protocol::body::json;
+use cometmq_protocol::body::registration::TopicTable;
+use cometmq_protocol::body::topic::{TopicFilterType, permission};
+use cometmq_protocol::headers::topic::{CreateTopicHeader, TopicHeader};
+use cometmq_protocol::message::properties;
+use cometmq_protocol::names::{AUTO_CREATE_TOPIC, PROTECTED_TOPICS, RETRY_PREFIX, TopicName};
+use cometmq_protocol::{DataVersion, Millis, Reply, ResponseCode, TopicConfig};
+use cometmq_store::config_file::{self, ConfigFileError};
+use cometmq_store::{Disk, DiskError};
+
+use crate::effects::Effects;
+
+/// Most queues that a topic may have on one broker.
+const QUEUES_MAX: i32 = 65_536;
+
+/// A topic in use.
+#[derive(Clone, Debug)]
+pub struct Topic {
+    /// Its name.
+    pub name: TopicName,
+    /// Its settings.
+    pub config: TopicConfig,
+}
+
+/// Settings for the topics that a broker makes by itself.
+#[derive(Clone, Debug)]
+pub struct TopicRules {
+    /// `brokerClusterName`.
+    pub cluster_name: String,
+    /// `brokerName`.
+    pub broker_name: String,
+    /// `autoCreateTopicEnable`.
+    pub auto_create: bool,
+    /// `defaultTopicQueueNums`.
+    pub default_queues: i32,
+    /// `clusterTopicEnable`.
+    pub cluster_topic: bool,
+    /// `brokerTopicEnable`.
+    pub broker_topic: bool,
+    /// `traceTopicEnable`.
+    pub trace_topic: bool,
+}
+
+/// All topics of this broker.
+#[derive(Debug)]
+pub struct Topics {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    table: RwLock<HashMap<TopicName, Arc<Topic>>>,
+    version: Mutex<DataVersion>,
+    /// One save at a time, so that an older state never replaces a newer one.
+    saving: Mutex<()>,
+}
+
+impl Topics {
+    /// Loads the topics and makes the system topics that are missing.
+    pub fn open(disk: Arc<dyn Disk>, path: PathBuf, rules: &TopicRules, now: Millis) -> Result<Topics, ConfigFileError> {
+        let saved: TopicTable = config_file::load(&*disk, &path)?.unwrap_or_default();
+        let mut table = HashMap::new();
+        for (name, config) in saved.topic_config_table {
+            match TopicName::parse(&name) {
+                Ok(name) => drop(table.insert(name.clone(), Arc::new(Topic { name, config }))),
+                Err(error) => tracing::warn!(topic = name, %error, "topic left out: illegal name in topics.json"),
+            }
+        }
+        let topics = Topics {
+            disk,
+            path,
+            table: RwLock::new(table),
+            version: Mutex::new(saved.data_version),
+            saving: Mutex::new(()),
+        };
+        let mut missing = false;
+        for config in system_topics(rules) {
+            let name = TopicName::parse(&config.topic_name);
+            let Ok(name) = name else { continue };
+            let mut table = topics.table.write().expect(POISONED);
+            missing |= !table.contains_key(&name);
+            table.entry(name.clone()).or_insert_with(|| Arc::new(Topic { name, config }));
+        }
+        if missing {
+            topics.version.lock().expect(POISONED).bump(now);
+            topics.save()?;
+        }
+        Ok(topics)
+    }
+
+    /// A topic by name.
+    pub fn get(&self, name: &str) -> Option<Arc<Topic>> {
+        self.table.read().expect(POISONED).get(name).cloned()
+    }
+
+    /// All topics with the version of the table, as name servers are told.
+    pub fn announced(&self, broker_permission: i32) -> TopicTable {
+        let data_version = *self.version.lock().expect(POISONED);
+        let table = self.table.read().expect(POISONED);
+        let masked = |topic: &Arc<Topic>| {
+            let mut config = topic.config.clone();
+            config.perm &= broker_permission | permission::INHERIT;
+            (topic.name.to_string(), config)
+        };
+        TopicTable { data_version, topic_config_table: table.values().map(masked).collect() }
+    }
+
+    /// Creates a topic or changes it, and keeps that durably before returning.
+    pub fn put(&self, topic: Topic, now: Millis, effects: &mut Effects) -> Result<Arc<Topic>, DiskError> {
+        let topic = Arc::new(topic);
+        {
+            let mut table = self.table.write().expect(POISONED);
+            if table.get(&topic.name).is_some_and(|old| old.config == topic.config) {
+                return Ok(topic);
+            }
+            table.insert(topic.name.clone(), Arc::clone(&topic));
+        }
+        self.version.lock().expect(POISONED).bump(now);
+        self.save()?;
+        effects.announce = true;
+        Ok(topic)
+    }
+
+    fn save(&self) -> Result<(), DiskError> {
+        let _one_at_a_time = self.saving.lock().expect(POISONED);
+        let saved = self.announced(permission::READ_WRITE);
+        config_file::save(&*self.disk, &self.path, &saved)
+    }
+
+    /// The topic `name`, made if need be from the template that the producer names: RocketMQ's automatic creation.
+    /// `None` when it is unknown and may not be made.
+    pub fn get_or_auto_create(
+        &self,
+        name: &TopicName,
+        template: &str,
+        queues_wanted: i32,
+        now: Millis,
+        effects: &mut Effects,
+    ) -> Result<Option<Arc<Topic>>, DiskError> {
+        if let Some(topic) = self.get(name.as_str()) {
+            return Ok(Some(topic));
+        }
+        let from_template = self.get(template).filter(|template| template.config.permits(permission::INHERIT));
+        let config = match from_template {
+            Some(template) => {
+                let queues = queues_wanted.min(template.config.write_queue_nums).max(0);
+                TopicConfig::new(name.as_str(), queues, template.config.perm & !permission::INHERIT)
+            }
+            None if name.as_str().starts_with(RETRY_PREFIX) => {
+                TopicConfig::new(name.as_str(), 1, permission::READ_WRITE)
+            }
+            None => return Ok(None),
+        };
+        tracing::info!(topic = %name, queues = config.write_queue_nums, "topic created automatically");
+        self.put(Topic { name: name.clone(), config }, now, effects).map(Some)
+    }
+
+    /// Code 17: creates a topic or changes it on request.
+    pub(crate) fn create(&self, now: Millis, header: &CreateTopicHeader<'_>, effects: &mut Effects) -> Reply {
+        let invalid = |remark: String| Reply::refuse(ResponseCode::InvalidParameter, remark);
+        let name = match TopicName::parse(&header.topic) {
+            Ok(name) => name,
+            Err(error) => return invalid(error.to_string()),
+        };
+        if PROTECTED_TOPICS.contains(&name.as_str()) || name.as_str() == AUTO_CREATE_TOPIC {
+            return invalid(format!("The topic[{name}] is conflict with system topic."));
+        }
+        let queues = [header.read_queue_nums, header.write_queue_nums];
+        if queues.iter().any(|queues| !(1..=QUEUES_MAX).contains(queues)) {
+            return invalid(format!("a topic has from 1 to {QUEUES_MAX} read queues and as many write queues"));
+        }
+        if !(1..=7).contains(&header.perm) {
+            return invalid(format!("the permission {} is none of 2 (write), 4 (read), 6 (both)", header.perm));
+        }
+        let old = self.get(name.as_str());
+        let mut attributes = old.map(|topic| topic.config.attributes.clone()).unwrap_or_default();
+        if let Err(remark) = change_attributes(&mut attributes, header.attributes.as_deref().unwrap_or("")) {
+            return invalid(remark);
+        }
+        let config = TopicConfig {
+            attributes,
+            order: header.order,
+            perm: header.perm,
+            read_queue_nums: header.read_queue_nums,
+            topic_filter_type: match header.topic_filter_type.as_ref() {
+                "MULTI_TAG" => TopicFilterType::MultiTag,
+                _ => TopicFilterType::SingleTag,
+            },
+            topic_name: name.to_string(),
+            topic_sys_flag: header.topic_sys_flag,
+            write_queue_nums: header.write_queue_nums,
+        };
+        match self.put(Topic { name, config }, now, effects) {
+            Ok(_) => Reply::success(),
+            Err(error) => Reply::refuse(ResponseCode::SystemError, error.to_string()),
+        }
+    }
+
+    /// Code 351: the settings of a topic.
+    pub(crate) fn show(&self, header: &TopicHeader<'_>) -> Reply {
+        match self.get(&header.topic) {
+            Some(topic) => Reply::success().with_body(json::to_vec(&topic.config)),
+            None => {
+                Reply::refuse(ResponseCode::TopicNotExist, format!("No topic in this broker. topic: {}", header.topic))
+            }
+        }
+    }
+}
+
+const POISONED: &str = "no holder of this lock panics";
+
+/// Applies `+key=value,-key` to a topic's attributes.
+fn change_attributes(attributes: &mut BTreeMap<String, String>, changes: &str) -> Result<(), String> {
+    for change in changes.split(',').map(str::trim).filter(|change| !change.is_empty()) {
+        let legal = |text: &str| !text.is_empty() && !text.bytes().any(|b| b == properties::NAME_END || b == b' ');
+        match (change.strip_prefix('+').and_then(|set| set.split_once('=')), change.strip_prefix('-')) {
+            (Some((key, value)), _) if legal(key) && legal(value) => {
+                if (key, value) == ("queue.type", "BatchCQ") || (key, value) == ("cleanup.policy", "COMPACTION") {
+                    return Err(format!("{key}={value} is not part of this version"));
+                }
+                attributes.insert(key.to_owned(), value.to_owned());
+            }
+            (_, Some(key)) if legal(key) => drop(attributes.remove(key)),
+            _ => return Err(format!("the attribute change `{change}` is neither +key=value nor -key")),
+        }
+    }
+    Ok(())
+}
+
+/// The topics that a broker of release 5.3.3 has from its first start.
+fn system_topics(rules: &TopicRules) -> Vec<TopicConfig> {
+    use permission::{INHERIT, READ_WRITE};
+    let cluster = &rules.cluster_name;
+    let broker = &rules.broker_name;
+    let perm = |enabled: bool| if enabled { INHERIT | READ_WRITE } else { INHERIT };
+    let mut topics = vec![
+        TopicConfig::new("SELF_TEST_TOPIC", 1, READ_WRITE),
+        TopicConfig::new("BenchmarkTest", 1024, READ_WRITE),
+        TopicConfig::new(cluster, if rules.cluster_topic { 16 } else { 1 }, perm(rules.cluster_topic)),
+        TopicConfig::new(broker, 1, perm(rules.broker_topic)),
+        TopicConfig::new("OFFSET_MOVED_EVENT", 1, READ_WRITE),
+        TopicConfig::new("SCHEDULE_TOPIC_XXXX", 18, READ_WRITE),
+        TopicConfig::new(&format!("{cluster}_REPLY_TOPIC"), 1, READ_WRITE),
+        TopicConfig::new(&format!("rmq_sys_REVIVE_LOG_{cluster}"), 8, READ_WRITE),
+        TopicConfig::new(&format!("rmq_sys_SYNC_BROKER_MEMBER_{broker}"), 1, INHERIT),
+        TopicConfig::new("RMQ_SYS_TRANS_HALF_TOPIC", 1, READ_WRITE),
+        TopicConfig::new("RMQ_SYS_TRANS_OP_HALF_TOPIC", 1, READ_WRITE),
+        TopicConfig::new("rmq_sys_wheel_timer", 1, READ_WRITE),
+    ];
+    if rules.auto_create {
+        topics.push(TopicConfig::new(AUTO_CREATE_TOPIC, rules.default_queues, INHERIT | READ_WRITE));
+    }
+    if rules.trace_topic {
+        topics.push(TopicConfig::new("RMQ_SYS_TRACE_TOPIC", 1, READ_WRITE));
+    }
+    topics
+}

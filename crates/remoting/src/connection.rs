@@ -1,0 +1,433 @@
+//! One connection: the task that reads and writes it, and the handle that other threads hold.
+//!
+//! The task sleeps until the socket is readable or someone pushed; there is no timer in it. A server's sweep looks
+//! at all connections now and then: it counts the rounds in which a connection moved no byte, closes it after
+//! enough of them, and before that lets it give its buffers back.
+//!
+//! On the server's side nothing is read while a write is blocked: a peer that does not read is not served, and what
+//! it has already asked for waits in bounded memory. On the client's side both directions move independently, or
+//! two full pipes would wait for each other.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::{fmt, io};
+
+use bytes::{Bytes, BytesMut};
+use cometmq_protocol::{ConnectionId, Frame, FrameLimits, Peer, frame};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::close::CloseReason;
+use crate::out::Out;
+
+/// Read size of a connection that was quiet: enough for heartbeats and the like.
+const CHUNK_BYTES_MIN: usize = 4 * 1024;
+/// Read size of a busy connection.
+const CHUNK_BYTES_MAX: usize = 64 * 1024;
+
+/// What is done with frames. Called on the runtime's workers: no call may block for long.
+pub trait Handler: Send + Sync + 'static {
+    /// A connection is there; called before any of its frames.
+    fn connected(&self, connection: &Connection) {
+        let _ = connection;
+    }
+
+    /// All complete frames of one read, in order; takes them out of `frames`.
+    ///
+    /// Replies that are ready at once are appended to `out` as whole frames and leave in one write. Frames that stay
+    /// in `frames` are handed in again once `out` is written: so a handler bounds how much it answers at a time, and
+    /// must take at least one. An error closes this connection, after `out` was offered to the socket once.
+    fn frames(
+        &self,
+        connection: &Connection,
+        frames: &mut Vec<Frame>,
+        out: &mut Out,
+    ) -> Result<(), CloseReason>;
+
+    /// The connection is gone; nothing that is pushed to it arrives any more.
+    fn disconnected(&self, connection: &Connection) {
+        let _ = connection;
+    }
+
+    /// The server stops and has handed in its last frame: what waits must now be answered.
+    fn stopping(&self) {}
+
+    /// Requests that are taken and not yet answered. A stopping server waits until there are none.
+    fn unanswered(&self) -> usize {
+        0
+    }
+}
+
+/// A handle to a connection; clones are the same connection.
+#[derive(Clone)]
+pub struct Connection(Arc<Shared>);
+
+struct Shared {
+    peer: Peer,
+    outbox_bytes_max: usize,
+    outbox: Mutex<Outbox>,
+    /// Bytes handed over by the handler or by `push` that the socket has not taken.
+    queued_bytes: AtomicUsize,
+    /// Sweeps since the last byte moved.
+    quiet_rounds: AtomicU32,
+    /// Bytes wait because the socket takes no more.
+    blocked: AtomicBool,
+    /// The task holds buffers.
+    buffered: AtomicBool,
+    /// The task has seen that the server stops, and hands in no more frames.
+    finished_reading: AtomicBool,
+}
+
+/// What others want of the task.
+#[derive(Default)]
+struct Outbox {
+    out: Out,
+    waker: Option<Waker>,
+    close: Option<CloseReason>,
+    stopping: bool,
+    trim: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: &TcpStream, outbox_bytes_max: usize) -> io::Result<Connection> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let canonical = |mut address: std::net::SocketAddr| {
+            // A listener on [::] sees IPv4 peers as ::ffff:a.b.c.d, which no RocketMQ address text may contain.
+            address.set_ip(address.ip().to_canonical());
+            address
+        };
+        let peer = Peer {
+            connection: ConnectionId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
+            remote: canonical(stream.peer_addr()?),
+            local: canonical(stream.local_addr()?),
+        };
+        Ok(Connection(Arc::new(Shared {
+            peer,
+            outbox_bytes_max,
+            outbox: Mutex::default(),
+            queued_bytes: AtomicUsize::new(0),
+            quiet_rounds: AtomicU32::new(0),
+            blocked: AtomicBool::new(false),
+            buffered: AtomicBool::new(false),
+            finished_reading: AtomicBool::new(false),
+        })))
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> Peer {
+        self.0.peer
+    }
+
+    /// Hands over whole frames from any thread. On a closed connection they are dropped; beyond the outbox limit
+    /// the connection is closed.
+    pub fn push(&self, bytes: Bytes) {
+        self.push_with(|out| out.push_bytes(bytes));
+    }
+
+    /// As [`Connection::push`], but `write` encodes into the outbox directly. Must be brief: it runs under a lock.
+    pub fn push_with(&self, write: impl FnOnce(&mut Out)) {
+        let mut outbox = self.outbox();
+        if outbox.close.is_some() {
+            return;
+        }
+        let before = outbox.out.len();
+        write(&mut outbox.out);
+        let added = outbox.out.len() - before;
+        let queued = self.0.queued_bytes.fetch_add(added, Ordering::Relaxed) + added;
+        if queued > self.0.outbox_bytes_max {
+            outbox.close = Some(CloseReason::SlowConsumer { queued, limit: self.0.outbox_bytes_max });
+            outbox.out = Out::new();
+        }
+        wake(outbox);
+    }
+
+    /// Closes the connection. The first reason counts.
+    pub fn close(&self, reason: CloseReason) {
+        let mut outbox = self.outbox();
+        if outbox.close.is_none() {
+            outbox.close = Some(reason);
+            wake(outbox);
+        }
+    }
+
+    /// Why the connection is closed, or is about to.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.outbox().close.clone()
+    }
+
+    /// Bytes that wait for the socket to take them.
+    pub fn queued_bytes(&self) -> usize {
+        self.0.queued_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Counts a sweep; returns the number of sweeps since a byte moved, and whether bytes wait.
+    pub(crate) fn sweep(&self) -> (u32, bool) {
+        let rounds = self.0.quiet_rounds.fetch_add(1, Ordering::Relaxed) + 1;
+        // A busy connection makes its buffers anew: once per sweep that costs nothing.
+        if self.0.buffered.load(Ordering::Relaxed) {
+            let mut outbox = self.outbox();
+            outbox.trim = true;
+            wake(outbox);
+        }
+        (rounds, self.0.blocked.load(Ordering::Relaxed))
+    }
+
+    /// Lets the task hand in what it has cut, then read no more.
+    pub(crate) fn stop_reading(&self) {
+        let mut outbox = self.outbox();
+        outbox.stopping = true;
+        wake(outbox);
+    }
+
+    pub(crate) fn has_finished_reading(&self) -> bool {
+        self.0.finished_reading.load(Ordering::Acquire)
+    }
+
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.0.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Connection").field(&self.0.peer).finish()
+    }
+}
+
+/// Wakes the task after the lock is released, so that it does not run into it.
+fn wake(mut outbox: MutexGuard<'_, Outbox>) {
+    let waker = outbox.waker.take();
+    drop(outbox);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// The two ways to treat a peer that does not read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Server,
+    Client,
+}
+
+/// Carries `stream` until it ends. Whatever happens, the handler learns of the connection's end.
+pub(crate) async fn run(
+    stream: TcpStream,
+    connection: Connection,
+    handler: Arc<dyn Handler>,
+    limits: FrameLimits,
+    side: Side,
+) -> (CloseReason, TcpStream) {
+    let mut task = Task {
+        end: End { connection, handler },
+        stream,
+        limits,
+        side,
+        input: BytesMut::new(),
+        chunk_bytes: CHUNK_BYTES_MIN,
+        frames: Vec::new(),
+        out: Out::new(),
+    };
+    task.end.handler.connected(&task.end.connection);
+    let reason = std::future::poll_fn(|cx| task.poll(cx)).await;
+    task.end.connection.close(reason.clone());
+    let reason = task.end.connection.close_reason().unwrap_or(reason);
+    (reason, task.stream)
+}
+
+/// Tells the handler that the connection ended, also when the handler itself panicked in the task.
+struct End {
+    connection: Connection,
+    handler: Arc<dyn Handler>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.connection.close(CloseReason::Refused("the handler of its frames panicked".into()));
+        self.handler.disconnected(&self.connection);
+    }
+}
+
+struct Task {
+    end: End,
+    stream: TcpStream,
+    limits: FrameLimits,
+    side: Side,
+    input: BytesMut,
+    chunk_bytes: usize,
+    /// Cut, and not yet taken by the handler.
+    frames: Vec<Frame>,
+    out: Out,
+}
+
+impl Task {
+    /// Moves what can be moved; ready when the connection has to end.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        loop {
+            let stopping = match self.collect(cx) {
+                Ok(stopping) => stopping,
+                Err(reason) => {
+                    self.write_once(cx, &reason);
+                    return Poll::Ready(reason);
+                }
+            };
+            let progress = match self.poll_write(cx) {
+                Poll::Ready(Err(reason)) => return Poll::Ready(reason),
+                // What others pushed meanwhile goes out before more is read.
+                Poll::Ready(Ok(true)) => continue,
+                Poll::Pending if self.side == Side::Server => return Poll::Pending,
+                Poll::Ready(Ok(false)) | Poll::Pending if !self.frames.is_empty() => self.dispatch(),
+                Poll::Ready(Ok(false)) | Poll::Pending if stopping => {
+                    self.shared().finished_reading.store(true, Ordering::Release);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(false)) | Poll::Pending => ready!(self.poll_read(cx)),
+            };
+            if let Err(reason) = progress {
+                self.write_once(cx, &reason);
+                return Poll::Ready(reason);
+            }
+        }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.end.connection.0
+    }
+
+    /// Takes what others pushed and want; whether the server stops. Registers to be woken.
+    fn collect(&mut self, cx: &Context<'_>) -> Result<bool, CloseReason> {
+        let mut outbox = self.end.connection.outbox();
+        if let Some(reason) = &outbox.close {
+            return Err(reason.clone());
+        }
+        if self.out.is_empty() && !outbox.out.is_empty() {
+            std::mem::swap(&mut self.out, &mut outbox.out);
+        }
+        let trim = std::mem::take(&mut outbox.trim);
+        if trim {
+            outbox.out.trim();
+        }
+        let stopping = outbox.stopping;
+        match &mut outbox.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            waker => *waker = Some(cx.waker().clone()),
+        }
+        drop(outbox);
+        if trim {
+            self.trim();
+        }
+        Ok(stopping)
+    }
+
+    /// Offers the output to the socket until it is written; true when there was some.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, CloseReason>> {
+        if self.out.is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        while !self.out.is_empty() {
+            match self.out.poll_write(&mut self.stream, cx) {
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
+                }
+                Poll::Ready(Ok(bytes)) => {
+                    let shared = self.shared();
+                    shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                    shared.quiet_rounds.store(0, Ordering::Relaxed);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Pending => {
+                    self.shared().blocked.store(true, Ordering::Relaxed);
+                    let (queued, limit) =
+                        (self.end.connection.queued_bytes(), self.shared().outbox_bytes_max);
+                    if queued > limit {
+                        return Poll::Ready(Err(CloseReason::SlowConsumer { queued, limit }));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        self.shared().blocked.store(false, Ordering::Relaxed);
+        Poll::Ready(Ok(true))
+    }
+
+    /// Before the end: what is answered should arrive if the socket takes it at once.
+    fn write_once(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
+        if !self.out.is_empty() && !matches!(reason, CloseReason::SlowConsumer { .. } | CloseReason::Io(_)) {
+            let _ = self.out.poll_write(&mut self.stream, cx);
+        }
+    }
+
+    /// Reads once, cuts every complete frame, hands them in.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
+        // The buffer is made only when something is there to read.
+        ready!(self.stream.poll_read_ready(cx))?;
+        self.reserve();
+        let spare = self.input.capacity() - self.input.len();
+        let bytes = ready!(pin!(self.stream.read_buf(&mut self.input)).poll(cx))?;
+        if bytes == 0 {
+            return Poll::Ready(Err(CloseReason::PeerClosed));
+        }
+        if bytes >= spare {
+            self.chunk_bytes = (self.chunk_bytes * 4).min(CHUNK_BYTES_MAX);
+        }
+        self.shared().quiet_rounds.store(0, Ordering::Relaxed);
+        self.shared().buffered.store(true, Ordering::Relaxed);
+        let cut = loop {
+            match frame::cut(&mut self.input, self.limits) {
+                Ok(Some(frame)) => self.frames.push(frame),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        if self.input.is_empty() && self.input.capacity() > 2 * CHUNK_BYTES_MAX {
+            self.input = BytesMut::new();
+        }
+        let Err(nonsense) = cut else {
+            return Poll::Ready(if self.frames.is_empty() { Ok(()) } else { self.dispatch() });
+        };
+        // Frames before the nonsense are honest ones.
+        while !self.frames.is_empty() {
+            self.dispatch()?;
+        }
+        Poll::Ready(Err(nonsense.into()))
+    }
+
+    /// Room for the next read: for the rest of an announced frame, but never more than doubling what really came.
+    fn reserve(&mut self) {
+        let have = self.input.len();
+        let missing = match frame::needed(&self.input, self.limits) {
+            Ok(Some(total)) => total.saturating_sub(have).min(have.max(CHUNK_BYTES_MAX)),
+            Ok(None) | Err(_) => 0,
+        };
+        let least = missing.max(self.chunk_bytes / 4);
+        if self.input.capacity() - have < least {
+            self.input.reserve(missing.max(self.chunk_bytes));
+        }
+    }
+
+    fn dispatch(&mut self) -> Result<(), CloseReason> {
+        let (frames_before, bytes_before) = (self.frames.len(), self.out.len());
+        let result = self.end.handler.frames(&self.end.connection, &mut self.frames, &mut self.out);
+        assert!(self.out.len() >= bytes_before, "a handler only appends");
+        self.shared().queued_bytes.fetch_add(self.out.len() - bytes_before, Ordering::Relaxed);
+        result?;
+        assert!(self.frames.len() < frames_before, "a handler takes at least one frame");
+        Ok(())
+    }
+
+    /// Gives back the memory of a connection that was quiet for a while.
+    fn trim(&mut self) {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+            self.chunk_bytes = CHUNK_BYTES_MIN;
+        }
+        if self.frames.is_empty() {
+            self.frames = Vec::new();
+        }
+        self.out.trim();
+        let kept = self.input.capacity() > 0 || self.frames.capacity() > 0 || self.out.has_buffers();
+        self.shared().buffered.store(kept, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,26 @@
+//! Frames over TCP: accept, connect, correlate, push back.
+//!
+//! One tokio task carries one connection in both directions: it reads once, cuts every complete frame, calls its
+//! [`Handler`] once, and writes what the handler answered in one system call. Other threads hand frames in through
+//! [`Connection::push`]. Batching comes from load itself, never from waiting.
+//!
+//! Suggested reading order: [`out`] is what a connection has to write, [`connection`] the task and the handle that
+//! others hold, [`close`] why connections end and how that is logged, [`server`] listens, [`client`] connects and
+//! matches replies to requests.
+//!
+//! Invariants: a peer costs memory for bytes that it really sent; whoever does not read is cut off at a bound; a
+//! peer that speaks nonsense loses its own connection only; an idle connection keeps no buffers.
+//!
+//! Never here: what a request means.
+
+pub mod client;
+pub mod close;
+pub mod connection;
+pub mod out;
+pub mod server;
+
+pub use client::{ClientConnection, ClientOptions, Incoming, RemotingError, Response, dial};
+pub use close::CloseReason;
+pub use connection::{Connection, Handler};
+pub use out::Out;
+pub use server::{BindError, Server, ServerOptions};

@@ -1,0 +1,139 @@
+//! What a connection has to write: small frames side by side in one buffer, large bodies by reference, in order.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncWrite;
+
+/// Bytes up to this length are copied next to their neighbours: cheaper than one more slice in the system call.
+const COPY_BYTES_MAX: usize = 4096;
+/// Most slices that one system call gets.
+const SLICES_MAX: usize = 64;
+/// A buffer beyond this is given back once it is written.
+const KEEP_BYTES_MAX: usize = 256 * 1024;
+
+/// Output of a connection.
+#[derive(Debug, Default)]
+pub struct Out {
+    /// Complete pieces, to be written before `tail`.
+    sealed: VecDeque<Bytes>,
+    sealed_bytes: usize,
+    tail: BytesMut,
+}
+
+impl Out {
+    /// Nothing to write yet.
+    pub fn new() -> Out {
+        Out::default()
+    }
+
+    /// The buffer to append small frames to.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.tail
+    }
+
+    /// Appends `bytes`, without copying them unless they are few.
+    pub fn push_bytes(&mut self, bytes: Bytes) {
+        if bytes.len() <= COPY_BYTES_MAX {
+            self.tail.extend_from_slice(&bytes);
+            return;
+        }
+        if !self.tail.is_empty() {
+            let head = self.tail.split().freeze();
+            self.sealed_bytes += head.len();
+            self.sealed.push_back(head);
+        }
+        self.sealed_bytes += bytes.len();
+        self.sealed.push_back(bytes);
+    }
+
+    /// Bytes that are to be written.
+    pub fn len(&self) -> usize {
+        self.sealed_bytes + self.tail.len()
+    }
+
+    /// Whether nothing is to be written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether buffers are held that [`Out::trim`] would give back.
+    pub(crate) fn has_buffers(&self) -> bool {
+        self.tail.capacity() > 0 || self.sealed.capacity() > 0
+    }
+
+    /// Gives the memory back if nothing is to be written.
+    pub(crate) fn trim(&mut self) {
+        if self.is_empty() {
+            *self = Out::new();
+        }
+    }
+
+    /// Offers everything to `stream` once, and returns how many bytes it took.
+    pub(crate) fn poll_write<W: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut W,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(stream);
+        let written = if self.sealed.is_empty() {
+            stream.poll_write(cx, &self.tail)
+        } else {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let pieces = self.sealed.iter().map(Bytes::as_ref).chain([self.tail.as_ref()]);
+            let mut count = 0;
+            for (slice, piece) in slices.iter_mut().zip(pieces) {
+                *slice = IoSlice::new(piece);
+                count += 1;
+            }
+            stream.poll_write_vectored(cx, &slices[..count])
+        };
+        written.map_ok(|bytes| {
+            self.advance(bytes);
+            bytes
+        })
+    }
+
+    fn advance(&mut self, mut bytes: usize) {
+        assert!(bytes <= self.len(), "a socket takes no more than it was offered");
+        while bytes > 0 {
+            let Some(front) = self.sealed.front_mut() else { break };
+            let taken = bytes.min(front.len());
+            front.advance(taken);
+            self.sealed_bytes -= taken;
+            bytes -= taken;
+            if front.is_empty() {
+                self.sealed.pop_front();
+            }
+        }
+        self.tail.advance(bytes);
+        if self.tail.is_empty() && self.tail.capacity() > KEEP_BYTES_MAX {
+            self.tail = BytesMut::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_leave_in_the_order_in_which_they_came() {
+        let mut out = Out::new();
+        out.buffer().extend_from_slice(b"ab");
+        out.push_bytes(Bytes::from(vec![b'c'; COPY_BYTES_MAX + 1]));
+        out.push_bytes(Bytes::from_static(b"de"));
+        out.buffer().extend_from_slice(b"f");
+        assert_eq!(out.len(), COPY_BYTES_MAX + 6);
+        let mut written = Vec::new();
+        while !out.is_empty() {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            assert!(out.poll_write(&mut written, &mut cx).is_ready());
+        }
+        let expected = [&b"ab"[..], &[b'c'; COPY_BYTES_MAX + 1], b"def"].concat();
+        assert_eq!(written, expected);
+    }
+}

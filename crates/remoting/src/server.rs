@@ -1,0 +1,275 @@
+//! Listening: one or several addresses, one handler, a bound on everything, an orderly stop.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cometmq_protocol::{ConnectionId, FrameLimits, Peer};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::close::{CloseLog, CloseReason};
+use crate::connection::{self, Connection, Handler, Side};
+
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: i32 = 1024;
+/// A quiet connection is closed after this many sweeps and one: the first may come right after its last byte.
+const SWEEPS_PER_TIMEOUT: u32 = 4;
+/// How often a stopping server looks whether all is answered.
+const STOP_POLL: Duration = Duration::from_millis(5);
+/// How long a peer has to notice that the server said its last, before unread input resets the connection.
+const LINGER: Duration = Duration::from_millis(250);
+
+/// The bounds of a server.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// How large a frame may be.
+    pub limits: FrameLimits,
+    /// Most connections at a time; further ones are closed at once.
+    pub connections_max: usize,
+    /// A connection on which no byte moves for this long is closed.
+    pub idle_timeout: Duration,
+    /// A connection that takes no byte of what waits for it for this long is closed.
+    pub write_timeout: Duration,
+    /// Most bytes that may wait for a peer to read them.
+    pub outbox_bytes_max: usize,
+    /// How long a stopping server waits for requests in flight and for peers to read their replies.
+    pub stop_timeout: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> ServerOptions {
+        ServerOptions {
+            limits: FrameLimits::default(),
+            connections_max: 65_536,
+            idle_timeout: Duration::from_secs(120),
+            write_timeout: Duration::from_secs(30),
+            outbox_bytes_max: 64 * 1024 * 1024,
+            stop_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen on {address}: {source}; stop the process that has the port, or choose another address"
+)]
+pub struct BindError {
+    /// The address.
+    pub address: SocketAddr,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Sockets that listen; nothing is accepted before [`Server::serve`].
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<StdListener>,
+    options: ServerOptions,
+}
+
+impl Server {
+    /// Listens on all `addresses`, or on none. Port 0 takes a free port, see [`Server::local_addresses`].
+    pub fn bind(addresses: &[SocketAddr], options: ServerOptions) -> Result<Server, BindError> {
+        let listen = |&address| listen(address).map_err(|source| BindError { address, source });
+        let listeners = addresses.iter().map(listen).collect::<Result<_, _>>()?;
+        Ok(Server { listeners, options })
+    }
+
+    /// The addresses listened on, in the order given to [`Server::bind`].
+    pub fn local_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.listeners.iter().map(StdListener::local_addr).collect()
+    }
+
+    /// Serves until `shutdown` is ready, then stops in order: accepts nothing more, reads nothing more, waits until
+    /// the handler has answered what it has taken and peers have read it (at most `stop_timeout`), and closes.
+    ///
+    /// An error comes only before the first connection is accepted.
+    pub async fn serve(
+        self,
+        handler: Arc<dyn Handler>,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        let registry = Arc::new(Registry { options: self.options, ..Registry::default() });
+        let _close_all = CloseAll(registry.clone());
+        let mut tasks = JoinSet::new();
+        for listener in self.listeners {
+            let listener = TcpListener::from_std(listener)?;
+            tasks.spawn(accept(listener, registry.clone(), handler.clone()));
+        }
+        tasks.spawn(sweep(registry.clone()));
+        shutdown.await;
+        tasks.shutdown().await;
+        stop(&registry, handler.as_ref()).await;
+        Ok(())
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for the old connections' TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// All connections of a server.
+#[derive(Default)]
+struct Registry {
+    options: ServerOptions,
+    connections: Mutex<HashMap<ConnectionId, Connection>>,
+    log: CloseLog,
+}
+
+impl Registry {
+    fn connections(&self) -> MutexGuard<'_, HashMap<ConnectionId, Connection>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn snapshot(&self) -> Vec<Connection> {
+        self.connections().values().cloned().collect()
+    }
+
+    /// Adds the connection unless there are too many.
+    fn enter(self: &Arc<Self>, connection: &Connection) -> Result<Entry, CloseReason> {
+        let mut connections = self.connections();
+        if connections.len() >= self.options.connections_max {
+            return Err(CloseReason::TooManyConnections(self.options.connections_max));
+        }
+        connections.insert(connection.peer().connection, connection.clone());
+        Ok(Entry { registry: self.clone(), peer: connection.peer() })
+    }
+
+    fn close_all(&self) {
+        self.snapshot().iter().for_each(|connection| connection.close(CloseReason::Stopping));
+    }
+}
+
+/// A connection's place in the registry.
+struct Entry {
+    registry: Arc<Registry>,
+    peer: Peer,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let left = self.registry.connections().remove(&self.peer.connection);
+        if let Some(reason) = left.and_then(|connection| connection.close_reason()) {
+            self.registry.log.report(self.peer, &reason);
+        }
+    }
+}
+
+/// Closes what is open when `serve` itself is dropped halfway.
+struct CloseAll(Arc<Registry>);
+
+impl Drop for CloseAll {
+    fn drop(&mut self) {
+        self.0.close_all();
+    }
+}
+
+async fn accept(listener: TcpListener, registry: Arc<Registry>, handler: Arc<dyn Handler>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => admit(stream, &registry, &handler),
+            Err(error) if is_peers(&error) => {}
+            Err(error) => {
+                // Out of descriptors, most likely: those in use become free, so wait for that instead of spinning.
+                tracing::error!(%error, "cannot accept a connection; check the limit of open files (ulimit -n)");
+                sleep(Duration::from_millis(500)).await;
+            }
+        }
+    }
+}
+
+/// Whether accepting failed because of the one peer.
+fn is_peers(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn admit(stream: TcpStream, registry: &Arc<Registry>, handler: &Arc<dyn Handler>) {
+    // Fails when the peer is gone already.
+    let Ok(connection) = Connection::new(&stream, registry.options.outbox_bytes_max) else { return };
+    let _ = stream.set_nodelay(true);
+    let entry = match registry.enter(&connection) {
+        Ok(entry) => entry,
+        Err(reason) => return registry.log.report(connection.peer(), &reason),
+    };
+    let (handler, limits) = (handler.clone(), registry.options.limits);
+    // Not awaited by handle: `stop` waits until every entry has left the registry.
+    tokio::spawn(async move {
+        let (reason, stream) = connection::run(stream, connection, handler, limits, Side::Server).await;
+        if matches!(reason, CloseReason::Stopping) {
+            // Boxed, or every connection would carry its buffer along.
+            Box::pin(linger(stream)).await;
+        }
+        drop(entry);
+    });
+}
+
+/// Closes so that the peer can still read what was written: a socket closed with unread input resets instead.
+async fn linger(mut stream: TcpStream) {
+    let discard = async {
+        stream.shutdown().await?;
+        let mut scrap = [0; 1024];
+        while stream.read(&mut scrap).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = timeout(LINGER, discard).await;
+}
+
+/// Closes connections that are idle or whose peer takes nothing, and lets quiet ones give back their buffers.
+async fn sweep(registry: Arc<Registry>) {
+    let (idle, stalled) = (registry.options.idle_timeout, registry.options.write_timeout);
+    let period = (idle.min(stalled) / SWEEPS_PER_TIMEOUT).max(Duration::from_millis(5));
+    loop {
+        sleep(period).await;
+        for connection in registry.snapshot() {
+            let (rounds, blocked) = connection.sweep();
+            let quiet = period * (rounds - 1);
+            if blocked && quiet >= stalled {
+                connection.close(CloseReason::WriteStalled(stalled));
+            } else if quiet >= idle {
+                connection.close(CloseReason::Idle(idle));
+            }
+        }
+        registry.log.flush();
+    }
+}
+
+async fn stop(registry: &Registry, handler: &dyn Handler) {
+    let deadline = Instant::now() + registry.options.stop_timeout;
+    let connections = registry.snapshot();
+    connections.iter().for_each(Connection::stop_reading);
+    let open = |connection: &&Connection| connection.close_reason().is_none();
+    wait_until(deadline, || connections.iter().filter(open).all(Connection::has_finished_reading)).await;
+    handler.stopping();
+    wait_until(deadline, || {
+        handler.unanswered() == 0
+            && connections.iter().filter(open).all(|connection| connection.queued_bytes() == 0)
+    })
+    .await;
+    registry.close_all();
+    wait_until(Instant::now() + 2 * LINGER, || registry.connections().is_empty()).await;
+}
+
+async fn wait_until(deadline: Instant, mut done: impl FnMut() -> bool) {
+    while !done() && Instant::now() < deadline {
+        sleep_until((Instant::now() + STOP_POLL).min(deadline)).await;
+    }
+}

@@ -1,0 +1,32 @@
+//! `cometmq`: a message broker compatible with Apache RocketMQ, in one binary.
+//!
+//! Here: the command line, the roles (sockets, clock, threads around the machines of the other crates), settings.
+
+mod cli;
+mod clock;
+mod config;
+mod roles;
+mod shutdown;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("COMETMQ_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    match cli::run() {
+        Ok(code) => code,
+        Err(error) => {
+            // One line that says what and which setting cures it; causes follow on the same line.
+            eprintln!("cometmq: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

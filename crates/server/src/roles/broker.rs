@@ -1,0 +1,344 @@
+//! The broker's shell: sockets, clock, and the threads that sync, flush and look after what is due.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Condvar, Mutex, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use cometmq_broker::{Broker, BrokerConfig, Effects, Turn};
+use cometmq_protocol::{ConnectionId, Frame};
+use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions};
+use cometmq_store::{FlushPolicy, RealDisk, RecoveryReport, StoreOptions};
+use tokio::sync::{Notify, watch};
+
+use super::registration::Registration;
+use super::{machine, wait};
+use crate::clock;
+use crate::config::{BrokerRole as Role, BrokerSettings, FlushDiskType};
+
+/// Bytes of replies after which a connection's further requests wait until these are written.
+const OUT_BYTES_MAX: usize = 1024 * 1024;
+/// Time between two looks at what is due.
+const TICK: Duration = Duration::from_millis(100);
+/// Time between two flushes of consume queues.
+const QUEUE_FLUSH: Duration = Duration::from_secs(1);
+
+/// A broker that listens.
+pub(super) struct BrokerRole {
+    server: Server,
+    shell: Arc<Shell>,
+    registration: Registration,
+    threads: Vec<JoinHandle<()>>,
+    stopped: watch::Sender<bool>,
+    boot_line: String,
+}
+
+/// What handler, threads and registration share.
+pub(super) struct Shell {
+    pub(super) broker: Broker,
+    connections: RwLock<HashMap<ConnectionId, Connection>>,
+    /// Topics changed: name servers are to be told.
+    pub(super) announce: Notify,
+    sync: Signal,
+    housekeeping: Signal,
+    flushing: Signal,
+}
+
+/// Wakes a thread: because there is work, or because it is to end.
+#[derive(Default)]
+struct Signal {
+    state: Mutex<SignalState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct SignalState {
+    wanted: bool,
+    end: bool,
+}
+
+impl Signal {
+    fn want(&self) {
+        self.state.lock().expect(POISONED).wanted = true;
+        self.changed.notify_one();
+    }
+
+    fn end(&self) {
+        self.state.lock().expect(POISONED).end = true;
+        self.changed.notify_one();
+    }
+
+    /// Sleeps until there is work or `at_most` is over. False when the thread is to end.
+    fn wait(&self, at_most: Duration) -> bool {
+        let state = self.state.lock().expect(POISONED);
+        let idle = |state: &mut SignalState| !state.wanted && !state.end;
+        let (mut state, _) = self.changed.wait_timeout_while(state, at_most, idle).expect(POISONED);
+        state.wanted = false;
+        !state.end
+    }
+}
+
+const POISONED: &str = "no holder of this lock panics";
+
+impl BrokerRole {
+    /// Opens the store and listens. `own_namesrv` is the name server in the same process.
+    pub(super) async fn start(settings: &BrokerSettings, own_namesrv: Option<SocketAddr>) -> Result<BrokerRole> {
+        let mut name_servers: Vec<String> = own_namesrv.iter().map(SocketAddr::to_string).collect();
+        name_servers.extend(settings.name_servers.iter().map(ToString::to_string));
+        if name_servers.is_empty() {
+            tracing::warn!("no name server: clients find this broker only once namesrvAddr or -n names one");
+        }
+        let advertised = advertised(settings, own_namesrv, &name_servers)?;
+        // The ports first: a port in use must not touch the store.
+        let vip = SocketAddr::new(settings.bind_address, settings.listen_port - 2);
+        let main = SocketAddr::new(settings.bind_address, settings.listen_port);
+        let options = ServerOptions {
+            connections_max: settings.connections_max as usize,
+            idle_timeout: Duration::from_secs(settings.connection_idle_s_max),
+            ..ServerOptions::default()
+        };
+        let server = Server::bind(&[main, vip], options).context(
+            "broker: choose another port with --broker-port, or listenPort in the file of -c \
+             (listenPort - 2 is used as well)",
+        )?;
+        let config = broker_config(settings, advertised);
+        let (broker, report) = Broker::open(Arc::new(RealDisk), store_options(settings), config, clock::now())?;
+        log_recovery(&report);
+        let shell = Arc::new(Shell {
+            broker,
+            connections: RwLock::default(),
+            announce: Notify::new(),
+            sync: Signal::default(),
+            housekeeping: Signal::default(),
+            flushing: Signal::default(),
+        });
+        let threads = spawn_threads(&shell, Duration::from_millis(settings.flush_interval_ms))?;
+        let registration = Registration::new(Arc::clone(&shell), settings, name_servers.clone());
+        let boot_line = format!(
+            "The broker[{}, {advertised}] boot success. serializeType=JSON and name server is {}\n  \
+             listening  {main} (VIP channel {vip})\n  data       {} ({})",
+            settings.broker_name,
+            if name_servers.is_empty() { "none".to_owned() } else { name_servers.join(";") },
+            std::path::absolute(&settings.store_root).unwrap_or_else(|_| settings.store_root.clone()).display(),
+            match settings.flush_disk_type {
+                FlushDiskType::AsyncFlush => "ASYNC_FLUSH: an acknowledged message survives the end of this process",
+                FlushDiskType::SyncFlush => "SYNC_FLUSH: an acknowledged message survives a power cut",
+            },
+        );
+        Ok(BrokerRole { server, shell, registration, threads, stopped: watch::channel(false).0, boot_line })
+    }
+
+    /// Says on the terminal what listens where.
+    pub(super) fn announce_boot(&self) {
+        println!("{}", self.boot_line);
+    }
+
+    /// Ready when this broker has stopped.
+    pub(super) fn stopped(&self) -> impl Future<Output = ()> + use<> {
+        wait(self.stopped.subscribe())
+    }
+
+    /// Serves until asked to stop, then takes itself off the name servers, answers what is in flight and closes.
+    pub(super) async fn run(self, stop: watch::Receiver<bool>) -> Result<()> {
+        let BrokerRole { server, shell, registration, threads, stopped, boot_line: _ } = self;
+        let registered = registration.run(wait(stop.clone()));
+        let served = server.serve(Arc::clone(&shell) as Arc<dyn Handler>, wait(stop));
+        let ((), served) = tokio::join!(registered, served);
+        [&shell.sync, &shell.housekeeping, &shell.flushing].iter().for_each(|signal| signal.end());
+        let closed = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                thread.join().map_err(|_| anyhow!("a thread of the broker panicked"))?;
+            }
+            shell.broker.close(clock::now()).context("closing the store; the next start will recover it")
+        });
+        let closed = closed.await.context("closing the store")?;
+        stopped.send_replace(true);
+        served.context("broker")?;
+        closed?;
+        tracing::info!("broker stopped in order");
+        Ok(())
+    }
+}
+
+fn spawn_threads(shell: &Arc<Shell>, flush_interval: Duration) -> Result<Vec<JoinHandle<()>>> {
+    let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+        std::thread::Builder::new().name(name.to_owned()).spawn(body).context("no thread")
+    };
+    let (syncer, keeper, flusher) = (Arc::clone(shell), Arc::clone(shell), Arc::clone(shell));
+    Ok(vec![
+        spawn("log-sync", Box::new(move || syncer.sync_loop(flush_interval)))?,
+        spawn("housekeeping", Box::new(move || keeper.housekeeping_loop()))?,
+        spawn("queue-flush", Box::new(move || flusher.flush_loop()))?,
+    ])
+}
+
+impl Shell {
+    /// Does what a request or a moment caused beside direct replies.
+    fn apply(&self, effects: Effects) {
+        if effects.is_empty() {
+            return;
+        }
+        let connections = self.connections.read().expect(POISONED);
+        for delivery in effects.deliveries {
+            if let Some(connection) = connections.get(&delivery.connection) {
+                connection.push(delivery.frames);
+            }
+        }
+        for closed in effects.close {
+            if let Some(connection) = connections.get(&closed) {
+                connection.close(CloseReason::Local);
+            }
+        }
+        drop(connections);
+        if effects.announce {
+            self.announce.notify_one();
+        }
+        if effects.sync_wanted {
+            self.sync.want();
+        }
+    }
+
+    /// Group commit: one sync for everyone who waits, and the next one for those who came meanwhile.
+    fn sync_loop(&self, interval: Duration) {
+        while self.sync.wait(interval) {
+            let mut effects = Effects::default();
+            // A failure is logged by the commit log itself, once, and answered to every sender.
+            let _ = self.broker.sync(&mut effects);
+            self.apply(effects);
+        }
+    }
+
+    fn housekeeping_loop(&self) {
+        while self.housekeeping.wait(TICK) {
+            let mut effects = Effects::default();
+            self.broker.tick(clock::now(), &mut effects);
+            self.apply(effects);
+        }
+    }
+
+    fn flush_loop(&self) {
+        while self.flushing.wait(QUEUE_FLUSH) {
+            if let Err(error) = self.broker.store().flush() {
+                tracing::error!(%error, "consume queues not flushed; the next start takes longer");
+            }
+        }
+    }
+}
+
+impl Handler for Shell {
+    fn connected(&self, connection: &Connection) {
+        let mut connections = self.connections.write().expect(POISONED);
+        connections.insert(connection.peer().connection, connection.clone());
+    }
+
+    fn frames(&self, connection: &Connection, frames: &mut Vec<Frame>, out: &mut Out) -> Result<(), CloseReason> {
+        let mut effects = Effects::default();
+        let mut turn = Turn::new(clock::now(), connection.peer(), out.buffer());
+        let mut taken = 0;
+        let mut result = Ok(());
+        for frame in frames.iter() {
+            taken += 1;
+            result = self.broker.handle(&mut turn, frame, &mut effects);
+            if result.is_err() || turn.ready_bytes() > OUT_BYTES_MAX {
+                break;
+            }
+        }
+        frames.drain(..taken);
+        self.broker.finish(turn, &mut effects);
+        self.apply(effects);
+        Ok(result?)
+    }
+
+    fn disconnected(&self, connection: &Connection) {
+        let id = connection.peer().connection;
+        self.connections.write().expect(POISONED).remove(&id);
+        let mut effects = Effects::default();
+        self.broker.disconnected(id, &mut effects);
+        self.apply(effects);
+    }
+
+    fn stopping(&self) {
+        let mut effects = Effects::default();
+        self.broker.stopping(&mut effects);
+        self.apply(effects);
+    }
+
+    fn unanswered(&self) -> usize {
+        self.broker.unanswered()
+    }
+}
+
+fn store_options(settings: &BrokerSettings) -> StoreOptions {
+    StoreOptions {
+        root: settings.store_root.clone(),
+        log_directories: settings.commit_log_path.iter().cloned().collect(),
+        segment_bytes: i64::try_from(settings.commit_log_file_bytes).unwrap_or(i64::MAX),
+        queue_file_bytes: i64::try_from(settings.consume_queue_file_bytes).unwrap_or(i64::MAX),
+        flush: match settings.flush_disk_type {
+            FlushDiskType::AsyncFlush => FlushPolicy::Async,
+            FlushDiskType::SyncFlush => FlushPolicy::Sync,
+        },
+        process_id: std::process::id(),
+    }
+}
+
+fn broker_config(settings: &BrokerSettings, advertised: SocketAddr) -> BrokerConfig {
+    // Both roles of a master act alike until there is replication; the settings' loader has warned.
+    let (Role::AsyncMaster | Role::SyncMaster) = settings.role;
+    let millis = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    BrokerConfig {
+        topics: cometmq_broker::topic::TopicRules {
+            cluster_name: settings.cluster_name.clone(),
+            broker_name: settings.broker_name.clone(),
+            auto_create: settings.auto_create_topic,
+            default_queues: i32::try_from(settings.auto_created_queues).unwrap_or(i32::MAX),
+            cluster_topic: settings.cluster_topic,
+            broker_topic: settings.broker_topic,
+            trace_topic: settings.trace_topic,
+        },
+        auto_create_group: settings.auto_create_group,
+        permission: i32::try_from(settings.permission).unwrap_or(i32::MAX),
+        message_bytes_max: usize::try_from(settings.message_bytes_max).unwrap_or(usize::MAX),
+        advertised,
+        address_derived: settings.advertised_host.is_none(),
+        long_polling: settings.long_polling,
+        short_polling_ms: millis(settings.short_polling_ms),
+        notify_members: settings.notify_members,
+        sync_flush_timeout_ms: millis(settings.sync_flush_timeout_ms),
+        offset_save_interval_ms: millis(settings.offset_save_interval_ms),
+        memory_bytes: machine::memory_bytes(),
+        process_id: std::process::id(),
+    }
+}
+
+/// The address that clients are told: `brokerIP1`, or the one by which this machine reaches its name server.
+fn advertised(settings: &BrokerSettings, own: Option<SocketAddr>, name_servers: &[String]) -> Result<SocketAddr> {
+    let port = settings.listen_port;
+    if let Some(host) = &settings.advertised_host {
+        let mut found = (host.as_str(), port).to_socket_addrs().with_context(|| format!("brokerIP1={host}"))?;
+        return found.next().with_context(|| format!("brokerIP1={host}: the name has no address"));
+    }
+    if !settings.bind_address.is_unspecified() {
+        return Ok(SocketAddr::new(settings.bind_address, port));
+    }
+    let first = || name_servers.first()?.to_socket_addrs().ok()?.next();
+    let ip = own.or_else(first).map_or(IpAddr::from([127, 0, 0, 1]), machine::address_towards);
+    Ok(SocketAddr::new(ip, port))
+}
+
+fn log_recovery(report: &RecoveryReport) {
+    if report.clean {
+        tracing::info!(end = report.end.0, queues = report.queues, "store opened");
+    } else {
+        tracing::warn!(
+            end = report.end.0,
+            queues = report.queues,
+            scanned_from = report.scanned_from.0,
+            records = report.records,
+            torn_tail = report.torn,
+            "store was not closed in order: recovered"
+        );
+    }
+}
