@@ -9,8 +9,8 @@ use cometmq_protocol::body::registration::RegisterBrokerBody;
 use cometmq_protocol::frame::{self, FrameLimits};
 use cometmq_protocol::message::ids::UniqueIds;
 use cometmq_protocol::{
-    ConnectionId, Frame, Header, HeaderError, LogOffset, Millis, Peer, Reply, Request, RequestError, ResponseCode,
-    SerializeType,
+    ConnectionId, Frame, Header, HeaderError, LogOffset, Millis, Peer, Reply, Request, RequestError,
+    ResponseCode, SerializeType,
 };
 use cometmq_store::config_file::ConfigFileError;
 use cometmq_store::{Disk, DiskError, FlushPolicy, Queue, RecoveryReport, Store, StoreOptions};
@@ -137,7 +137,8 @@ impl Broker {
         let (store, report) = Store::open(Arc::clone(&disk), store)?;
         let path = |name: &str| -> PathBuf { directory.join(name) };
         let topics = Topics::open(Arc::clone(&disk), path("topics.json"), &config.topics, now)?;
-        let groups = Groups::open(Arc::clone(&disk), path("subscriptionGroup.json"), config.auto_create_group)?;
+        let groups =
+            Groups::open(Arc::clone(&disk), path("subscriptionGroup.json"), config.auto_create_group)?;
         let offsets = Offsets::open(disk, path("consumerOffset.json"))?;
         offsets.clamp(&store);
         let broker = Broker {
@@ -177,7 +178,12 @@ impl Broker {
 
     /// Handles one frame. Call [`Broker::finish`] after the last frame of the turn. An error means that the frame's
     /// header cannot be read: close the connection.
-    pub fn handle(&self, turn: &mut Turn<'_>, frame: &Frame, effects: &mut Effects) -> Result<(), HeaderError> {
+    pub fn handle(
+        &self,
+        turn: &mut Turn<'_>,
+        frame: &Frame,
+        effects: &mut Effects,
+    ) -> Result<(), HeaderError> {
         let mut header = Header::decode(frame)?;
         if header.is_response() {
             // Answers to our one-way notifications; some clients send them all the same.
@@ -190,7 +196,9 @@ impl Broker {
             Err(error @ RequestError::NotSupported { .. }) => {
                 Some(Reply::refuse(ResponseCode::RequestCodeNotSupported, error.to_string()))
             }
-            Err(error @ RequestError::Field(_)) => Some(Reply::refuse(ResponseCode::SystemError, error.to_string())),
+            Err(error @ RequestError::Field(_)) => {
+                Some(Reply::refuse(ResponseCode::SystemError, error.to_string()))
+            }
         };
         if let Some(reply) = reply.filter(|_| !oneway) {
             reply.encode(header.opaque, frame.serialize_type, turn.out);
@@ -252,11 +260,11 @@ impl Broker {
         result: Result<Accepted, Reply>,
     ) -> Option<Reply> {
         match result {
-            Ok(Accepted { reply, end }) => {
+            Ok(accepted) => {
                 turn.appended = true;
                 if !header.is_oneway() {
-                    turn.held_until = turn.held_until.max(end);
-                    reply.encode(header.opaque, serialize_type, &mut turn.held);
+                    turn.held_until = turn.held_until.max(accepted.end);
+                    accepted.encode(header.opaque, serialize_type, &mut turn.held);
                 }
                 None
             }
@@ -416,7 +424,11 @@ fn answered(frames: &[u8], code: ResponseCode, remark: Option<&str>) -> Bytes {
     while let Ok(Some(frame)) = frame::cut(&mut rest, FrameLimits::default()) {
         let header = Header::decode(&frame).expect("our own replies are readable");
         let remark = remark.map(|remark| remark.to_owned().into());
-        Header { code: code.code(), remark, ..header }.encode_with_body(frame.serialize_type, &frame.body, &mut out);
+        Header { code: code.code(), remark, ..header }.encode_with_body(
+            frame.serialize_type,
+            &frame.body,
+            &mut out,
+        );
     }
     out.freeze()
 }

@@ -91,7 +91,14 @@ impl Clients {
     }
 
     /// Takes a client into a consumer group. Returns whether membership or subscriptions changed.
-    fn join(&self, now: Millis, peer: &Peer, client_id: &str, data: &ConsumerData, without_sub: bool) -> bool {
+    fn join(
+        &self,
+        now: Millis,
+        peer: &Peer,
+        client_id: &str,
+        data: &ConsumerData,
+        without_sub: bool,
+    ) -> bool {
         let mut state = self.state();
         let group = state.consumers.entry(data.group_name.clone()).or_default();
         group.broadcasting = data.message_model == "BROADCASTING";
@@ -129,7 +136,11 @@ impl Clients {
     }
 
     fn members(&self, group: &str) -> Vec<ConnectionId> {
-        self.state().consumers.get(group).map(|group| group.members.keys().copied().collect()).unwrap_or_default()
+        self.state()
+            .consumers
+            .get(group)
+            .map(|group| group.members.keys().copied().collect())
+            .unwrap_or_default()
     }
 
     fn client_ids(&self, group: &str) -> Vec<String> {
@@ -244,7 +255,12 @@ impl Broker {
     }
 
     /// Code 35.
-    pub(crate) fn unregister(&self, peer: &Peer, header: &UnregisterClientHeader<'_>, effects: &mut Effects) -> Reply {
+    pub(crate) fn unregister(
+        &self,
+        peer: &Peer,
+        header: &UnregisterClientHeader<'_>,
+        effects: &mut Effects,
+    ) -> Reply {
         let left = self.clients.leave(peer.connection, |name, role| match role {
             Role::Producer => header.producer_group.as_deref() == Some(name),
             Role::Consumer => header.consumer_group.as_deref() == Some(name),
@@ -281,7 +297,8 @@ impl Broker {
 
     fn notify_groups(&self, groups: Vec<String>, effects: &mut Effects) {
         for group in groups {
-            let notify = self.groups.get(&group).is_none_or(|config| config.notify_consumer_ids_changed_enable);
+            let notify =
+                self.groups.get(&group).is_none_or(|config| config.notify_consumer_ids_changed_enable);
             if notify && self.config.notify_members {
                 effects.notify_members(&group, self.clients.members(&group));
             }

@@ -1,6 +1,6 @@
 //! Consumer groups' settings (`config/subscriptionGroup.json`): who may consume, and how.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -10,6 +10,7 @@ use cometmq_protocol::names::GroupName;
 use cometmq_protocol::{DataVersion, Millis};
 use cometmq_store::config_file::{self, ConfigFileError};
 use cometmq_store::{Disk, DiskError};
+use foldhash::{HashMap, HashMapExt};
 use serde::{Deserialize, Serialize};
 
 /// Groups that exist from the first start.
@@ -58,7 +59,9 @@ impl Groups {
         for (name, config) in saved.subscription_group_table {
             match GroupName::parse(&name) {
                 Ok(name) => drop(table.insert(name, Arc::new(config))),
-                Err(error) => tracing::warn!(group = name, %error, "group left out: illegal name in its file"),
+                Err(error) => {
+                    tracing::warn!(group = name, %error, "group left out: illegal name in its file")
+                }
             }
         }
         let missing = SYSTEM_GROUPS.iter().filter_map(|name| GroupName::parse(name).ok());
@@ -105,9 +108,9 @@ impl Groups {
         let (data_version, forbidden_table) = (kept.version, kept.forbidden.clone());
         drop(kept);
         let table = self.table.read().expect("no holder of this lock panics");
-        let groups = table.iter().map(|(name, config)| (name.to_string(), SubscriptionGroupConfig::clone(config)));
-        let saved =
-            GroupTable { data_version, forbidden_table, subscription_group_table: groups.collect() };
+        let groups =
+            table.iter().map(|(name, config)| (name.to_string(), SubscriptionGroupConfig::clone(config)));
+        let saved = GroupTable { data_version, forbidden_table, subscription_group_table: groups.collect() };
         drop(table);
         let result = config_file::save(&*self.disk, &self.path, &saved);
         if result.is_err() {

@@ -78,7 +78,13 @@ impl Offsets {
                 // A queue without any message may be one whose messages expired: its numbers go on elsewhere.
                 let Some(queue) = store.queue(topic, QueueId(*id)) else { continue };
                 if *offset > queue.max().0 {
-                    tracing::warn!(key, queue = id, offset, end = queue.max().0, "offset behind the queue's end");
+                    tracing::warn!(
+                        key,
+                        queue = id,
+                        offset,
+                        end = queue.max().0,
+                        "offset behind the queue's end"
+                    );
                     *offset = queue.max().0;
                     self.unsaved.store(true, Ordering::Release);
                 }
@@ -127,7 +133,9 @@ impl Broker {
 
     /// Code 29.
     pub(crate) fn search_offset(&self, header: &SearchOffsetHeader<'_>) -> Reply {
-        let Some(queue) = self.store.queue(&header.topic, QueueId(header.queue_id)) else { return offset_reply(0) };
+        let Some(queue) = self.store.queue(&header.topic, QueueId(header.queue_id)) else {
+            return offset_reply(0);
+        };
         let upper = header.boundary_type.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("upper"));
         let found = if upper {
             // Behind the last message stored at the time or before: the first one stored later, minus one.
@@ -144,12 +152,16 @@ impl Broker {
 
     /// Code 30.
     pub(crate) fn max_offset(&self, header: &QueueHeader<'_>) -> Reply {
-        offset_reply(self.store.queue(&header.topic, QueueId(header.queue_id)).map_or(0, |queue| queue.max().0))
+        offset_reply(
+            self.store.queue(&header.topic, QueueId(header.queue_id)).map_or(0, |queue| queue.max().0),
+        )
     }
 
     /// Code 31.
     pub(crate) fn min_offset(&self, header: &QueueHeader<'_>) -> Reply {
-        offset_reply(self.store.queue(&header.topic, QueueId(header.queue_id)).map_or(0, |queue| queue.min().0))
+        offset_reply(
+            self.store.queue(&header.topic, QueueId(header.queue_id)).map_or(0, |queue| queue.min().0),
+        )
     }
 
     /// Code 32.

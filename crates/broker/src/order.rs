@@ -78,7 +78,8 @@ mod tests {
     use super::*;
 
     fn body(client: &str, queues: &[i32]) -> Bytes {
-        let queue = |id: &i32| MessageQueue { broker_name: "broker-a".into(), queue_id: *id, topic: "T".into() };
+        let queue =
+            |id: &i32| MessageQueue { broker_name: "broker-a".into(), queue_id: *id, topic: "T".into() };
         let mq_set = queues.iter().map(queue).collect();
         let body = LockQueuesBody { client_id: client.into(), consumer_group: "g".into(), mq_set };
         json::to_vec(&body).into()

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use cometmq_protocol::body::topic::permission;
-use cometmq_protocol::headers::HeaderFields;
 use cometmq_protocol::headers::pull::{PullMessageHeader, PullMessageReply, pull_flag};
 use cometmq_protocol::message::tags::TagFilter;
 use cometmq_protocol::names::GroupName;
@@ -93,7 +92,13 @@ impl Broker {
     }
 
     /// Answers a pull into `out` unless there is nothing yet and it may wait until `deadline`.
-    fn answer_or_wait(&self, pull: Pull, deadline: Option<Millis>, out: &mut BytesMut, effects: &mut Effects) {
+    fn answer_or_wait(
+        &self,
+        pull: Pull,
+        deadline: Option<Millis>,
+        out: &mut BytesMut,
+        effects: &mut Effects,
+    ) {
         let queue = self.store.queue(&pull.topic, pull.queue_id);
         let outcome = self.look(&pull, queue.as_deref());
         let nothing_yet = matches!(&outcome, Outcome::Nothing { code: ResponseCode::PullNotFound, .. });
@@ -209,7 +214,11 @@ impl Broker {
     }
 
     /// The filter that the request brings along, or that the group announced.
-    fn pull_filter(&self, header: &PullMessageHeader<'_>, broadcast_enable: bool) -> Result<Arc<Filter>, Reply> {
+    fn pull_filter(
+        &self,
+        header: &PullMessageHeader<'_>,
+        broadcast_enable: bool,
+    ) -> Result<Arc<Filter>, Reply> {
         if header.sys_flag & pull_flag::SUBSCRIPTION != 0 {
             if header.expression_type.as_deref().is_some_and(|kind| !kind.is_empty() && kind != "TAG") {
                 return Ok(Arc::new(Filter::Unsupported));
@@ -218,17 +227,22 @@ impl Broker {
                 .map_err(|error| Reply::refuse(ResponseCode::SubscriptionParseFailed, error.to_string()))?;
             return Ok(Arc::new(Filter::Tags(filter)));
         }
-        let not_exist =
-            |remark: Cow<'static, str>| Reply::refuse(ResponseCode::SubscriptionNotExist, remark);
+        let not_exist = |remark: Cow<'static, str>| Reply::refuse(ResponseCode::SubscriptionNotExist, remark);
         match self.clients.subscription(&header.consumer_group, &header.topic) {
             SubscriptionLookup::GroupOffline => Err(not_exist("the consumer's group info not exist".into())),
-            SubscriptionLookup::NotSubscribed => Err(not_exist("the consumer's subscription not exist".into())),
+            SubscriptionLookup::NotSubscribed => {
+                Err(not_exist("the consumer's subscription not exist".into()))
+            }
             SubscriptionLookup::Found { broadcasting: true, .. } if !broadcast_enable => {
-                let remark = format!("the consumer group[{}] can not consume by broadcast way", header.consumer_group);
+                let remark =
+                    format!("the consumer group[{}] can not consume by broadcast way", header.consumer_group);
                 Err(forbidden(4, remark))
             }
             SubscriptionLookup::Found { subscription, .. } if subscription.version < header.sub_version => {
-                Err(Reply::refuse(ResponseCode::SubscriptionNotLatest, "the consumer's subscription not latest"))
+                Err(Reply::refuse(
+                    ResponseCode::SubscriptionNotLatest,
+                    "the consumer's subscription not latest",
+                ))
             }
             SubscriptionLookup::Found { subscription, .. } => Ok(subscription.filter),
         }
@@ -266,7 +280,11 @@ impl Broker {
         }
         let (units, scanned) = choose(&units, pull.count, &pull.filter);
         let next = pull.offset + scanned as i64;
-        if units.is_empty() { nothing(PullRetryImmediately, "NO_MATCHED_MESSAGE", next) } else { Outcome::Found { units, next } }
+        if units.is_empty() {
+            nothing(PullRetryImmediately, "NO_MATCHED_MESSAGE", next)
+        } else {
+            Outcome::Found { units, next }
+        }
     }
 
     fn write_reply(&self, pull: &Pull, queue: Option<&Queue>, outcome: Outcome, out: &mut BytesMut) {
@@ -285,11 +303,10 @@ impl Broker {
             forbidden_type: None,
             borrows: std::marker::PhantomData,
         };
-        let header =
-            Header::response(code.code(), pull.opaque, Some(remark.into()), Some(fields.encode()));
+        let header = Header::response(code.code(), pull.opaque, Some(remark.into()), None);
         let start = out.len();
         let body_bytes = units.iter().map(|unit| unit.size as usize).sum();
-        header.encode(pull.serialize_type, body_bytes, out);
+        header.encode_typed(&fields, &[], pull.serialize_type, body_bytes, out);
         let body_start = out.len();
         out.reserve(body_bytes);
         let read = SCRATCH.with_borrow_mut(|scratch| {

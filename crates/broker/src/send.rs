@@ -4,34 +4,52 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cometmq_protocol::body::topic::permission;
 use cometmq_protocol::headers::send::{SendMessageHeader, SendMessageReply};
 use cometmq_protocol::message::properties::{self, Properties, key};
 use cometmq_protocol::message::record::{self, PROPERTIES_BYTES_MAX};
 use cometmq_protocol::message::{Record, batch, ids, tags};
 use cometmq_protocol::names::{PROTECTED_TOPICS, RETRY_PREFIX, TopicName};
-use cometmq_protocol::{LogOffset, Millis, Peer, QueueId, Reply, ResponseCode};
+use cometmq_protocol::{
+    Header, LogOffset, Millis, Peer, QueueId, QueueOffset, Reply, ResponseCode, SerializeType,
+};
 use cometmq_store::AppendError;
 
 use crate::broker::Broker;
 use crate::effects::Effects;
 use crate::topic::Topic;
 
-/// A message that was appended: the reply to give once the log is stored up to `end`.
+/// Where a message was appended, and what its sender is told once the log is stored up to `end`.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    pub reply: Reply,
+    msg_id: String,
+    unique_key: String,
+    queue_id: QueueId,
+    queue_offset: QueueOffset,
     pub end: LogOffset,
 }
 
-/// Fields that every reply to a send has, refusals included: Java clients fail on a send reply without any.
-fn with_region(reply: Reply) -> Reply {
-    reply.with_field("MSG_REGION", "DefaultRegion").with_field("TRACE_ON", "true")
+impl Accepted {
+    /// Appends the reply to the request `opaque`.
+    pub fn encode(self, opaque: i32, serialize_type: SerializeType, out: &mut BytesMut) {
+        let fields = SendMessageReply {
+            msg_id: self.msg_id.into(),
+            queue_id: self.queue_id.0,
+            queue_offset: self.queue_offset.0,
+            transaction_id: Some(self.unique_key.into()),
+            borrows: std::marker::PhantomData,
+        };
+        let header = Header::response(ResponseCode::Success.code(), opaque, None, None);
+        header.encode_typed(&fields, &REGION, serialize_type, 0, out);
+    }
 }
 
+/// Fields that every reply to a send has, refusals included: Java clients fail on a send reply without any.
+const REGION: [(&str, &str); 2] = [("MSG_REGION", "DefaultRegion"), ("TRACE_ON", "true")];
+
 fn refuse(code: ResponseCode, remark: impl Into<Cow<'static, str>>) -> Reply {
-    with_region(Reply::refuse(code, remark))
+    REGION.iter().fold(Reply::refuse(code, remark), |reply, (name, value)| reply.with_field(name, *value))
 }
 
 /// Properties that the broker adds to every message, as text.
@@ -101,7 +119,7 @@ impl Broker {
         };
         let added = self.added_properties(text, seen.unique_key.is_none().then_some(&*unique_key));
         let record = self.record(peer, header, &topic, queue_id, body, [text.as_bytes(), added.as_bytes()]);
-        self.append(now, &topic, &[record], &[tags::tags_code(seen.tags)], &unique_key)
+        self.append(now, &topic, &[record], &[tags::tags_code(seen.tags)], unique_key.into_owned())
     }
 
     /// Whether the message may be stored under its topic at all; makes the topic if that is the rule.
@@ -139,11 +157,18 @@ impl Broker {
         Ok(topic)
     }
 
-    fn choose_queue(&self, peer: &Peer, header: &SendMessageHeader<'_>, topic: &Topic) -> Result<QueueId, Reply> {
+    fn choose_queue(
+        &self,
+        peer: &Peer,
+        header: &SendMessageHeader<'_>,
+        topic: &Topic,
+    ) -> Result<QueueId, Reply> {
         let config = &topic.config;
         if header.queue_id >= config.write_queue_nums.max(config.read_queue_nums) {
-            let remark =
-                format!("request queueId[{}] is illegal, {config} Producer: {}", header.queue_id, peer.remote);
+            let remark = format!(
+                "request queueId[{}] is illegal, {config} Producer: {}",
+                header.queue_id, peer.remote
+            );
             return Err(refuse(ResponseCode::InvalidParameter, remark));
         }
         if header.queue_id >= 0 {
@@ -196,7 +221,7 @@ impl Broker {
                 ..self.record(peer, header, topic, queue_id, message.body, [text.as_bytes(), b""])
             })
             .collect();
-        self.append(now, topic, &records, &tags_codes, &unique_key)
+        self.append(now, topic, &records, &tags_codes, unique_key)
     }
 
     /// The text that the broker adds behind a message's own properties.
@@ -247,7 +272,7 @@ impl Broker {
         topic: &Topic,
         records: &[Record<'_>],
         tags_codes: &[i64],
-        unique_key: &str,
+        unique_key: String,
     ) -> Result<Accepted, Reply> {
         if let Some(longest) = records.iter().map(Record::properties_len).max()
             && longest > PROPERTIES_BYTES_MAX
@@ -265,15 +290,8 @@ impl Broker {
             }
             ids::push_offset_id(&mut msg_id, records[0].store_host, appended.log_offset);
         }
-        let header = SendMessageReply {
-            msg_id: msg_id.into(),
-            queue_id: queue_id.0,
-            queue_offset: placed[0].queue_offset.0,
-            transaction_id: Some(unique_key.into()),
-            borrows: std::marker::PhantomData,
-        };
-        let reply = with_region(Reply::success().with_fields(&header));
-        Ok(Accepted { reply, end: placed[placed.len() - 1].end })
+        let (first, last) = (&placed[0], &placed[placed.len() - 1]);
+        Ok(Accepted { msg_id, unique_key, queue_id, queue_offset: first.queue_offset, end: last.end })
     }
 
     fn illegal_message(&self, body: usize, properties: usize) -> Reply {
@@ -333,6 +351,8 @@ fn append_refused(error: AppendError) -> Reply {
             let remark = format!("[PC_SYNCHRONIZED]broker busy, start flow control for a while: {error}");
             refuse(ResponseCode::SystemBusy, remark)
         }
-        AppendError::ReadOnly(_) => refuse(ResponseCode::ServiceNotAvailable, format!("service not available now. {error}")),
+        AppendError::ReadOnly(_) => {
+            refuse(ResponseCode::ServiceNotAvailable, format!("service not available now. {error}"))
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Topics: which there are, how they come to be, and how they are kept (`config/topics.json`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -13,6 +13,7 @@ use cometmq_protocol::names::{AUTO_CREATE_TOPIC, PROTECTED_TOPICS, RETRY_PREFIX,
 use cometmq_protocol::{DataVersion, Millis, Reply, ResponseCode, TopicConfig};
 use cometmq_store::config_file::{self, ConfigFileError};
 use cometmq_store::{Disk, DiskError};
+use foldhash::{HashMap, HashMapExt};
 
 use crate::effects::Effects;
 
@@ -60,13 +61,20 @@ pub struct Topics {
 
 impl Topics {
     /// Loads the topics and makes the system topics that are missing.
-    pub fn open(disk: Arc<dyn Disk>, path: PathBuf, rules: &TopicRules, now: Millis) -> Result<Topics, ConfigFileError> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        path: PathBuf,
+        rules: &TopicRules,
+        now: Millis,
+    ) -> Result<Topics, ConfigFileError> {
         let saved: TopicTable = config_file::load(&*disk, &path)?.unwrap_or_default();
         let mut table = HashMap::new();
         for (name, config) in saved.topic_config_table {
             match TopicName::parse(&name) {
                 Ok(name) => drop(table.insert(name.clone(), Arc::new(Topic { name, config }))),
-                Err(error) => tracing::warn!(topic = name, %error, "topic left out: illegal name in topics.json"),
+                Err(error) => {
+                    tracing::warn!(topic = name, %error, "topic left out: illegal name in topics.json")
+                }
             }
         }
         let topics = Topics {
@@ -143,7 +151,8 @@ impl Topics {
         if let Some(topic) = self.get(name.as_str()) {
             return Ok(Some(topic));
         }
-        let from_template = self.get(template).filter(|template| template.config.permits(permission::INHERIT));
+        let from_template =
+            self.get(template).filter(|template| template.config.permits(permission::INHERIT));
         let config = match from_template {
             Some(template) => {
                 let queues = queues_wanted.min(template.config.write_queue_nums).max(0);
@@ -170,10 +179,15 @@ impl Topics {
         }
         let queues = [header.read_queue_nums, header.write_queue_nums];
         if queues.iter().any(|queues| !(1..=QUEUES_MAX).contains(queues)) {
-            return invalid(format!("a topic has from 1 to {QUEUES_MAX} read queues and as many write queues"));
+            return invalid(format!(
+                "a topic has from 1 to {QUEUES_MAX} read queues and as many write queues"
+            ));
         }
         if !(1..=7).contains(&header.perm) {
-            return invalid(format!("the permission {} is none of 2 (write), 4 (read), 6 (both)", header.perm));
+            return invalid(format!(
+                "the permission {} is none of 2 (write), 4 (read), 6 (both)",
+                header.perm
+            ));
         }
         let old = self.get(name.as_str());
         let mut attributes = old.map(|topic| topic.config.attributes.clone()).unwrap_or_default();
@@ -203,9 +217,10 @@ impl Topics {
     pub(crate) fn show(&self, header: &TopicHeader<'_>) -> Reply {
         match self.get(&header.topic) {
             Some(topic) => Reply::success().with_body(json::to_vec(&topic.config)),
-            None => {
-                Reply::refuse(ResponseCode::TopicNotExist, format!("No topic in this broker. topic: {}", header.topic))
-            }
+            None => Reply::refuse(
+                ResponseCode::TopicNotExist,
+                format!("No topic in this broker. topic: {}", header.topic),
+            ),
         }
     }
 }
@@ -215,10 +230,13 @@ const POISONED: &str = "no holder of this lock panics";
 /// Applies `+key=value,-key` to a topic's attributes.
 fn change_attributes(attributes: &mut BTreeMap<String, String>, changes: &str) -> Result<(), String> {
     for change in changes.split(',').map(str::trim).filter(|change| !change.is_empty()) {
-        let legal = |text: &str| !text.is_empty() && !text.bytes().any(|b| b == properties::NAME_END || b == b' ');
+        let legal =
+            |text: &str| !text.is_empty() && !text.bytes().any(|b| b == properties::NAME_END || b == b' ');
         match (change.strip_prefix('+').and_then(|set| set.split_once('=')), change.strip_prefix('-')) {
             (Some((key, value)), _) if legal(key) && legal(value) => {
-                if (key, value) == ("queue.type", "BatchCQ") || (key, value) == ("cleanup.policy", "COMPACTION") {
+                if (key, value) == ("queue.type", "BatchCQ")
+                    || (key, value) == ("cleanup.policy", "COMPACTION")
+                {
                     return Err(format!("{key}={value} is not part of this version"));
                 }
                 attributes.insert(key.to_owned(), value.to_owned());

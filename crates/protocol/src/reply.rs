@@ -51,7 +51,7 @@ impl Reply {
 
     /// With the fields of a typed header.
     pub fn with_fields<'a>(mut self, header: &'a impl HeaderFields<'a>) -> Reply {
-        self.fields = Some(header.encode().into_owned());
+        self.fields = Some(header.encode());
         self
     }
 

@@ -109,7 +109,7 @@ macro_rules! request_table {
             }
 
             /// The fields as they go on the wire.
-            pub fn encode(&self) -> Fields<'_> {
+            pub fn encode(&self) -> Fields<'static> {
                 match self { $(Request::$variant(header) => header.encode(),)* }
             }
         }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::{roles, shutdown};
+use crate::{bench, roles, shutdown};
 
 /// A message broker compatible with Apache RocketMQ. Without a command: `serve`.
 #[derive(Debug, Parser)]
@@ -30,6 +30,9 @@ enum Command {
     Broker(BrokerArgs),
     /// Asks the running broker or name server of this machine to stop in order (also: mqshutdown)
     Shutdown(shutdown::ShutdownArgs),
+    /// Measures servers of the RocketMQ protocol
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
 }
 
 /// Flags of `cometmq serve`.
@@ -86,10 +89,13 @@ pub(crate) struct BrokerArgs {
 /// Runs the command of this process.
 pub(crate) fn run() -> Result<ExitCode> {
     match Cli::parse_from(arguments(std::env::args_os().collect())) {
-        Cli { command: None, serve } | Cli { command: Some(Command::Serve(serve)), .. } => roles::serve(&serve),
+        Cli { command: None, serve } | Cli { command: Some(Command::Serve(serve)), .. } => {
+            roles::serve(&serve)
+        }
         Cli { command: Some(Command::Namesrv(args)), .. } => roles::namesrv(&args),
         Cli { command: Some(Command::Broker(args)), .. } => roles::broker(&args),
         Cli { command: Some(Command::Shutdown(args)), .. } => shutdown::run(&args),
+        Cli { command: Some(Command::Bench(command)), .. } => bench::run(&command),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Here: the command line, the roles (sockets, clock, threads around the machines of the other crates), settings.
 
+mod bench;
 mod cli;
 mod clock;
 mod config;
@@ -12,6 +13,10 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
+
+/// Small allocations of many threads, with less memory between them than the system's allocator needs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("COMETMQ_LOG").unwrap_or_else(|_| EnvFilter::new("info"));

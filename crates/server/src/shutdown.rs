@@ -48,7 +48,8 @@ pub(crate) fn run(args: &ShutdownArgs) -> Result<ExitCode> {
     let mut all_ended = true;
     for pid in found {
         println!("The mq{name}({}) is running...", pid.as_raw_nonzero());
-        kill_process(pid, Signal::TERM).with_context(|| format!("cannot signal process {}", pid.as_raw_nonzero()))?;
+        kill_process(pid, Signal::TERM)
+            .with_context(|| format!("cannot signal process {}", pid.as_raw_nonzero()))?;
         println!("Send shutdown request to mq{name}({}) OK", pid.as_raw_nonzero());
         all_ended &= wait_for_end(pid);
     }
@@ -74,7 +75,9 @@ fn running(role: Role) -> Result<Vec<Pid>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else { continue };
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
+            continue;
+        };
         let directory = Path::new("/proc").join(&name);
         // Processes come and go, and others' are not ours to look at.
         let Ok(exe) = std::fs::read_link(directory.join("exe")) else { continue };
@@ -90,7 +93,8 @@ fn running(role: Role) -> Result<Vec<Pid>> {
 /// Whether a process started by these words has the role.
 fn has_role(words: &[impl AsRef<str>], role: Role) -> bool {
     let mut words = words.iter().map(AsRef::as_ref);
-    let program = words.next().and_then(|program| Path::new(program).file_name()?.to_str()).unwrap_or_default();
+    let program =
+        words.next().and_then(|program| Path::new(program).file_name()?.to_str()).unwrap_or_default();
     let command = command_of(program).or_else(|| words.next().filter(|word| !word.is_empty()));
     match command {
         None | Some("serve") => true,

@@ -1,10 +1,10 @@
 //! All consume queues by topic and number.
 
-use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use cometmq_protocol::QueueId;
 use cometmq_protocol::names::TopicName;
+use foldhash::{HashMap, HashMapExt};
 
 use crate::consume_queue::{Loaded, Queue, QueueFiles};
 

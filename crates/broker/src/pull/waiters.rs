@@ -3,10 +3,10 @@
 //! Every parked pull is returned exactly once: by `take` when its queue got a message, by `expire` when its time is
 //! over, or it is dropped by `forget` with its connection.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use cometmq_protocol::{ConnectionId, Millis, QueueId};
+use foldhash::HashMap;
 
 use super::Pull;
 
@@ -70,7 +70,9 @@ impl State {
     fn remove(&mut self, which: impl Fn(&Pull, Millis) -> bool) -> Vec<Pull> {
         let mut removed = Vec::new();
         self.queues.retain(|_, pulls| {
-            removed.extend(pulls.extract_if(.., |(pull, deadline)| which(pull, *deadline)).map(|(pull, _)| pull));
+            removed.extend(
+                pulls.extract_if(.., |(pull, deadline)| which(pull, *deadline)).map(|(pull, _)| pull),
+            );
             !pulls.is_empty()
         });
         self.count -= removed.len();

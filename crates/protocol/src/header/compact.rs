@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use bytes::{BufMut, BytesMut};
 
-use super::{FIELDS_MAX, Fields, Header, HeaderError, Language};
+use super::{FIELDS_MAX, Fields, Header, HeaderError, Language, Visit};
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Header<'_>, HeaderError> {
     let mut rest = bytes;
@@ -57,7 +57,7 @@ fn text<'a>(rest: &mut &'a [u8], bytes: usize, what: &'static str) -> Result<&'a
 }
 
 /// Codes beyond 16 bits (the POP family) are cut as Java cuts them: they have no compact form.
-pub(super) fn encode(header: &Header<'_>, out: &mut BytesMut) {
+pub(super) fn encode(header: &Header<'_>, fields: Option<Visit<'_>>, out: &mut BytesMut) {
     out.put_i16(header.code as i16);
     out.put_u8(header.language as u8);
     out.put_i16(header.version as i16);
@@ -68,15 +68,17 @@ pub(super) fn encode(header: &Header<'_>, out: &mut BytesMut) {
     out.put_slice(remark.as_bytes());
     let length_at = out.len();
     out.put_u32(0);
-    for (name, value) in header.fields.iter().flat_map(Fields::iter) {
-        // An empty name or value reads as null in Java: leave it out.
-        if name.is_empty() || value.is_empty() || name.len() > usize::from(u16::MAX) {
-            continue;
-        }
-        out.put_u16(name.len() as u16);
-        out.put_slice(name.as_bytes());
-        out.put_u32(value.len() as u32);
-        out.put_slice(value.as_bytes());
+    if let Some(visit) = fields {
+        visit(&mut |name, value| {
+            // An empty name or value reads as null in Java: leave it out.
+            if name.is_empty() || value.is_empty() || name.len() > usize::from(u16::MAX) {
+                return;
+            }
+            out.put_u16(name.len() as u16);
+            out.put_slice(name.as_bytes());
+            out.put_u32(value.len() as u32);
+            out.put_slice(value.as_bytes());
+        });
     }
     let fields_bytes = (out.len() - length_at - 4) as u32;
     out[length_at..length_at + 4].copy_from_slice(&fields_bytes.to_be_bytes());

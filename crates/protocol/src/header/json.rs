@@ -5,15 +5,16 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Write;
 
 use bytes::{BufMut, BytesMut};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
-use super::{FIELDS_MAX, Fields, Header, HeaderError, Language};
+use super::{FIELDS_MAX, Fields, Header, HeaderError, Language, Visit};
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Header<'_>, HeaderError> {
-    let mut json = serde_json::Deserializer::from_slice(bytes);
+    // Checked as a whole: cheaper than string by string.
+    let text = std::str::from_utf8(bytes).map_err(|_| HeaderError::NotUtf8("JSON header"))?;
+    let mut json = serde_json::Deserializer::from_str(text);
     let header = json.deserialize_map(HeaderVisitor)?;
     json.end()?;
     Ok(header)
@@ -149,18 +150,22 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 }
 
 /// Writes the keys in the order in which Java writes them, so that captures compare byte for byte.
-pub(super) fn encode(header: &Header<'_>, out: &mut BytesMut) {
+pub(super) fn encode(header: &Header<'_>, fields: Option<Visit<'_>>, out: &mut BytesMut) {
+    out.reserve(512);
     out.put_slice(b"{\"code\":");
     number(header.code, out);
-    if let Some(fields) = &header.fields {
-        out.put_slice(b",\"extFields\":{");
-        for (index, (name, value)) in fields.iter().enumerate() {
-            if index > 0 {
-                out.put_u8(b',');
-            }
+    if let Some(visit) = fields {
+        let mut separator: &[u8] = b",\"extFields\":{";
+        visit(&mut |name, value| {
+            out.put_slice(separator);
+            separator = b",";
             string(name, out);
             out.put_u8(b':');
             string(value, out);
+        });
+        // Still the opening one: there was no field.
+        if separator.len() > 1 {
+            out.put_slice(separator);
         }
         out.put_u8(b'}');
     }
@@ -180,9 +185,17 @@ pub(super) fn encode(header: &Header<'_>, out: &mut BytesMut) {
 }
 
 fn number(value: i32, out: &mut BytesMut) {
-    write!(out.writer(), "{value}").expect("a buffer in memory takes every write");
+    out.put_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 fn string(text: &str, out: &mut BytesMut) {
+    // Most names and values are plain: nothing in them to escape.
+    let plain = |byte: &u8| *byte >= 0x20 && *byte != b'"' && *byte != b'\\';
+    if text.len() <= 64 && text.as_bytes().iter().all(plain) {
+        out.put_u8(b'"');
+        out.put_slice(text.as_bytes());
+        out.put_u8(b'"');
+        return;
+    }
     serde_json::to_writer(out.writer(), text).expect("a buffer in memory takes every string");
 }

@@ -12,6 +12,7 @@ use bytes::BytesMut;
 
 use crate::VERSION;
 use crate::frame::{self, Frame, SerializeType};
+use crate::headers::HeaderFields;
 
 /// Flag bit: this frame answers another one.
 const FLAG_RESPONSE: i32 = 1;
@@ -101,10 +102,40 @@ impl<'a> Header<'a> {
 
     /// Appends a whole frame except its body, of which `body_bytes` bytes must follow.
     pub fn encode(&self, serialize_type: SerializeType, body_bytes: usize, out: &mut BytesMut) {
+        let visit = |each: &mut dyn FnMut(&str, &str)| {
+            self.fields.iter().flat_map(Fields::iter).for_each(|(name, value)| each(name, value));
+        };
+        let visit: Option<Visit<'_>> = self.fields.is_some().then_some(&visit);
+        self.encode_visiting(visit, serialize_type, body_bytes, out);
+    }
+
+    /// As [`Header::encode`], with the fields of a typed header and `more` instead of a list of fields.
+    pub fn encode_typed<'h>(
+        &self,
+        typed: &impl HeaderFields<'h>,
+        more: &[(&str, &str)],
+        serialize_type: SerializeType,
+        body_bytes: usize,
+        out: &mut BytesMut,
+    ) {
+        let visit = |each: &mut dyn FnMut(&str, &str)| {
+            typed.visit(&mut |name, value| each(name, value));
+            more.iter().for_each(|(name, value)| each(name, value));
+        };
+        self.encode_visiting(Some(&visit), serialize_type, body_bytes, out);
+    }
+
+    fn encode_visiting(
+        &self,
+        fields: Option<Visit<'_>>,
+        serialize_type: SerializeType,
+        body_bytes: usize,
+        out: &mut BytesMut,
+    ) {
         let start = frame::begin(out);
         match serialize_type {
-            SerializeType::Json => json::encode(self, out),
-            SerializeType::Compact => compact::encode(self, out),
+            SerializeType::Json => json::encode(self, fields, out),
+            SerializeType::Compact => compact::encode(self, fields, out),
         }
         frame::finish(out, start, serialize_type, body_bytes);
     }
@@ -115,6 +146,9 @@ impl<'a> Header<'a> {
         out.extend_from_slice(body);
     }
 }
+
+/// Shows each field to a function.
+type Visit<'f> = &'f dyn Fn(&mut dyn FnMut(&str, &str));
 
 /// Why a header cannot be read. The stream is still cut correctly, yet the request cannot be answered because
 /// its opaque is unknown: the connection is closed, as the Java server does.

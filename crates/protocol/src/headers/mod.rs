@@ -40,15 +40,22 @@ pub trait HeaderFields<'a>: Sized {
     /// Takes the fields out of `fields`.
     fn decode(fields: &mut Fields<'a>) -> Result<Self, FieldError>;
 
-    /// The fields as they go on the wire; absent ones are left out.
-    fn encode(&self) -> Fields<'_>;
+    /// Shows each field as it goes on the wire; absent ones are left out.
+    fn visit(&self, each: &mut dyn FnMut(&'static str, &str));
+
+    /// The fields as a list.
+    fn encode(&self) -> Fields<'static> {
+        let mut fields = Fields::with_capacity(16);
+        self.visit(&mut |name, value| fields.push(name, value.to_owned()));
+        fields
+    }
 }
 
 /// A value that has a text form in header fields.
 pub(crate) trait FieldValue<'a>: Sized {
     const EXPECTED: &'static str;
     fn parse(text: Cow<'a, str>) -> Result<Self, Cow<'a, str>>;
-    fn text(&self) -> Cow<'_, str>;
+    fn with_text<R>(&self, show: impl FnOnce(&str) -> R) -> R;
 }
 
 impl<'a> FieldValue<'a> for Cow<'a, str> {
@@ -58,8 +65,8 @@ impl<'a> FieldValue<'a> for Cow<'a, str> {
         Ok(text)
     }
 
-    fn text(&self) -> Cow<'_, str> {
-        Cow::Borrowed(self)
+    fn with_text<R>(&self, show: impl FnOnce(&str) -> R) -> R {
+        show(self)
     }
 }
 
@@ -72,8 +79,8 @@ macro_rules! number_field {
                 text.parse().map_err(|_| text)
             }
 
-            fn text(&self) -> Cow<'_, str> {
-                Cow::Owned(self.to_string())
+            fn with_text<R>(&self, show: impl FnOnce(&str) -> R) -> R {
+                show(itoa::Buffer::new().format(*self))
             }
         }
     )*};
@@ -92,8 +99,8 @@ impl<'a> FieldValue<'a> for bool {
         Ok(text.eq_ignore_ascii_case("true"))
     }
 
-    fn text(&self) -> Cow<'_, str> {
-        Cow::Borrowed(if *self { "true" } else { "false" })
+    fn with_text<R>(&self, show: impl FnOnce(&str) -> R) -> R {
+        show(if *self { "true" } else { "false" })
     }
 }
 
@@ -142,11 +149,9 @@ macro_rules! header_fields {
                 })
             }
 
-            #[allow(unused_mut)]
-            fn encode(&self) -> $crate::Fields<'_> {
-                let mut fields = $crate::Fields::with_capacity(16);
-                $($crate::headers::encode_field!(fields $need self.$field, $wire);)*
-                fields
+            #[allow(unused_variables)]
+            fn visit(&self, each: &mut dyn FnMut(&'static str, &str)) {
+                $($crate::headers::visit_field!(each $need self.$field, $wire);)*
             }
         }
     )*};
@@ -183,18 +188,18 @@ macro_rules! finish_field {
     };
 }
 
-macro_rules! encode_field {
-    ($fields:ident optional $value:expr, $wire:literal) => {
+macro_rules! visit_field {
+    ($each:ident optional $value:expr, $wire:literal) => {
         if let Some(value) = &$value {
-            $fields.push($wire, $crate::headers::FieldValue::text(value));
+            $crate::headers::FieldValue::with_text(value, |text| $each($wire, text));
         }
     };
-    ($fields:ident $need:ident $value:expr, $wire:literal) => {
-        $fields.push($wire, $crate::headers::FieldValue::text(&$value));
+    ($each:ident $need:ident $value:expr, $wire:literal) => {
+        $crate::headers::FieldValue::with_text(&$value, |text| $each($wire, text));
     };
 }
 
-pub(crate) use {encode_field, field_type, finish_field, header_fields, keeps_empty, value_type};
+pub(crate) use {field_type, finish_field, header_fields, keeps_empty, value_type, visit_field};
 
 header_fields! {
     /// A request or reply without header fields.

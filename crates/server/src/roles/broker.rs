@@ -84,7 +84,10 @@ const POISONED: &str = "no holder of this lock panics";
 
 impl BrokerRole {
     /// Opens the store and listens. `own_namesrv` is the name server in the same process.
-    pub(super) async fn start(settings: &BrokerSettings, own_namesrv: Option<SocketAddr>) -> Result<BrokerRole> {
+    pub(super) async fn start(
+        settings: &BrokerSettings,
+        own_namesrv: Option<SocketAddr>,
+    ) -> Result<BrokerRole> {
         let mut name_servers: Vec<String> = own_namesrv.iter().map(SocketAddr::to_string).collect();
         name_servers.extend(settings.name_servers.iter().map(ToString::to_string));
         if name_servers.is_empty() {
@@ -104,7 +107,8 @@ impl BrokerRole {
              (listenPort - 2 is used as well)",
         )?;
         let config = broker_config(settings, advertised);
-        let (broker, report) = Broker::open(Arc::new(RealDisk), store_options(settings), config, clock::now())?;
+        let (broker, report) =
+            Broker::open(Arc::new(RealDisk), store_options(settings), config, clock::now())?;
         log_recovery(&report);
         let shell = Arc::new(Shell {
             broker,
@@ -121,9 +125,12 @@ impl BrokerRole {
              listening  {main} (VIP channel {vip})\n  data       {} ({})",
             settings.broker_name,
             if name_servers.is_empty() { "none".to_owned() } else { name_servers.join(";") },
-            std::path::absolute(&settings.store_root).unwrap_or_else(|_| settings.store_root.clone()).display(),
+            std::path::absolute(&settings.store_root)
+                .unwrap_or_else(|_| settings.store_root.clone())
+                .display(),
             match settings.flush_disk_type {
-                FlushDiskType::AsyncFlush => "ASYNC_FLUSH: an acknowledged message survives the end of this process",
+                FlushDiskType::AsyncFlush =>
+                    "ASYNC_FLUSH: an acknowledged message survives the end of this process",
                 FlushDiskType::SyncFlush => "SYNC_FLUSH: an acknowledged message survives a power cut",
             },
         );
@@ -233,7 +240,12 @@ impl Handler for Shell {
         connections.insert(connection.peer().connection, connection.clone());
     }
 
-    fn frames(&self, connection: &Connection, frames: &mut Vec<Frame>, out: &mut Out) -> Result<(), CloseReason> {
+    fn frames(
+        &self,
+        connection: &Connection,
+        frames: &mut Vec<Frame>,
+        out: &mut Out,
+    ) -> Result<(), CloseReason> {
         let mut effects = Effects::default();
         let mut turn = Turn::new(clock::now(), connection.peer(), out.buffer());
         let mut taken = 0;
@@ -314,10 +326,15 @@ fn broker_config(settings: &BrokerSettings, advertised: SocketAddr) -> BrokerCon
 }
 
 /// The address that clients are told: `brokerIP1`, or the one by which this machine reaches its name server.
-fn advertised(settings: &BrokerSettings, own: Option<SocketAddr>, name_servers: &[String]) -> Result<SocketAddr> {
+fn advertised(
+    settings: &BrokerSettings,
+    own: Option<SocketAddr>,
+    name_servers: &[String],
+) -> Result<SocketAddr> {
     let port = settings.listen_port;
     if let Some(host) = &settings.advertised_host {
-        let mut found = (host.as_str(), port).to_socket_addrs().with_context(|| format!("brokerIP1={host}"))?;
+        let mut found =
+            (host.as_str(), port).to_socket_addrs().with_context(|| format!("brokerIP1={host}"))?;
         return found.next().with_context(|| format!("brokerIP1={host}: the name has no address"));
     }
     if !settings.bind_address.is_unspecified() {

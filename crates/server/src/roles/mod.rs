@@ -23,7 +23,8 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode> {
     let data = args.data.clone().unwrap_or_else(|| PathBuf::from("./data"));
     let data_text = data.display().to_string();
     let bind = args.bind.to_string();
-    let ports = [args.namesrv_port.map(|port| port.to_string()), args.broker_port.map(|port| port.to_string())];
+    let ports =
+        [args.namesrv_port.map(|port| port.to_string()), args.broker_port.map(|port| port.to_string())];
     let mut broker_overrides = Vec::new();
     if args.data.is_some() || args.config.is_none() {
         broker_overrides.push(Override { key: "storePathRootDir", value: &data_text, origin: "--data" });

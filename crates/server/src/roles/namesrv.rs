@@ -44,14 +44,17 @@ impl NamesrvRole {
             ..NamesrvOptions::default()
         };
         let namesrv = NameServer::new(options);
-        let kept: Result<Option<KvSnapshot>, ConfigFileError> = config_file::load(&RealDisk, &settings.kv_path);
+        let kept: Result<Option<KvSnapshot>, ConfigFileError> =
+            config_file::load(&RealDisk, &settings.kv_path);
         if let Some(snapshot) = kept.context("kvConfigPath")? {
             namesrv.restore_kv(snapshot);
         }
         let address = SocketAddr::new(settings.bind_address, settings.listen_port);
         let idle_timeout = Duration::from_secs(settings.connection_idle_s_max);
         let server = Server::bind(&[address], ServerOptions { idle_timeout, ..ServerOptions::default() })
-            .context("name server: choose another port with --namesrv-port, or listenPort in the file of -c")?;
+            .context(
+                "name server: choose another port with --namesrv-port, or listenPort in the file of -c",
+            )?;
         println!("The Name Server boot success. serializeType=JSON, address {address}");
         let shell = Shell { namesrv, kv_path: settings.kv_path.clone(), saving: Mutex::new(()) };
         let scan_interval = Duration::from_millis(settings.expiry_scan_interval_ms);
@@ -105,7 +108,12 @@ impl Shell {
 }
 
 impl Handler for Shell {
-    fn frames(&self, connection: &Connection, frames: &mut Vec<Frame>, out: &mut Out) -> Result<(), CloseReason> {
+    fn frames(
+        &self,
+        connection: &Connection,
+        frames: &mut Vec<Frame>,
+        out: &mut Out,
+    ) -> Result<(), CloseReason> {
         let mut taken = 0;
         for frame in frames.iter() {
             if out.len() > OUT_BYTES_MAX {

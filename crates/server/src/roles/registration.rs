@@ -49,7 +49,11 @@ struct NameServer {
 }
 
 impl Registration {
-    pub(super) fn new(shell: Arc<Shell>, settings: &BrokerSettings, name_servers: Vec<String>) -> Registration {
+    pub(super) fn new(
+        shell: Arc<Shell>,
+        settings: &BrokerSettings,
+        name_servers: Vec<String>,
+    ) -> Registration {
         let advertised = shell.broker.config().advertised;
         let mut ha = advertised;
         ha.set_port(advertised.port().saturating_add(1));
