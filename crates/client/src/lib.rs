@@ -38,6 +38,7 @@ pub mod route;
 pub mod session;
 pub mod subscription;
 
+pub use consumer::process_queue::CacheLimits;
 pub use consumer::{ConsumeFrom, ConsumerError, ConsumerOptions, Outcome, PushConsumer, PushConsumerBuilder};
 pub use message::{Message, MessageBuilder, MessageError};
 pub use producer::{Producer, ProducerOptions, SendError, SendResult, SendStatus};

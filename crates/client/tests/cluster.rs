@@ -109,6 +109,25 @@ async fn messages_go_round_the_queues_and_the_result_tells_where() {
 }
 
 #[tokio::test]
+async fn messages_of_a_batch_arrive_with_the_ids_that_the_sender_was_told() {
+    let cluster = Cluster::start(&["broker-a"], &[("T", 1)]);
+    let client = client(&cluster).await;
+    let batch: Vec<Message> = (0..3).map(|number| message("T", number)).collect();
+    let result = producer(&client).send_batch(&batch).await.unwrap();
+    let ids = Arc::new(Mutex::new(BTreeSet::new()));
+    let seen = ids.clone();
+    let builder = client.push_consumer("g", options()).unwrap().subscribe("T", "*").unwrap();
+    let listener = move |message: cometmq_client::ReceivedMessage| {
+        seen.lock().unwrap().insert(message.message_id());
+        async { Outcome::Success }
+    };
+    let consumer = builder.start(listener).await.unwrap();
+    until(|| ids.lock().unwrap().len() == 3).await;
+    assert_eq!(*ids.lock().unwrap(), result.msg_id.split(',').map(str::to_owned).collect());
+    consumer.shutdown().await;
+}
+
+#[tokio::test]
 async fn an_unknown_topic_is_created_from_the_template_or_its_absence_told() {
     let cluster = Cluster::start(&["broker-a"], &[("TBW102", 8)]);
     let client = client(&cluster).await;

@@ -245,7 +245,12 @@ struct End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.connection.close(CloseReason::Refused("the handler of its frames panicked".into()));
+        // The first reason counts: without one the task was dropped halfway.
+        self.connection.close(if std::thread::panicking() {
+            CloseReason::Refused("the handler of its frames panicked".into())
+        } else {
+            CloseReason::Local
+        });
         self.handler.disconnected(&self.connection);
     }
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::{bench, roles, shutdown};
+use crate::{bench, quickstart, reference, roles, shutdown};
 
 /// A message broker compatible with Apache RocketMQ. Without a command: `serve`.
 #[derive(Debug, Parser)]
@@ -30,6 +30,12 @@ enum Command {
     Broker(BrokerArgs),
     /// Asks the running broker or name server of this machine to stop in order (also: mqshutdown)
     Shutdown(shutdown::ShutdownArgs),
+    /// Sends messages: the quick start without Java
+    Producer(quickstart::ProducerArgs),
+    /// Receives messages: the quick start without Java
+    Consumer(quickstart::ConsumerArgs),
+    /// Lists every setting with its default and meaning, as Markdown
+    Settings(reference::SettingsArgs),
     /// Measures servers of the RocketMQ protocol
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -95,6 +101,9 @@ pub(crate) fn run() -> Result<ExitCode> {
         Cli { command: Some(Command::Namesrv(args)), .. } => roles::namesrv(&args),
         Cli { command: Some(Command::Broker(args)), .. } => roles::broker(&args),
         Cli { command: Some(Command::Shutdown(args)), .. } => shutdown::run(&args),
+        Cli { command: Some(Command::Producer(args)), .. } => quickstart::produce(&args),
+        Cli { command: Some(Command::Consumer(args)), .. } => quickstart::consume(&args),
+        Cli { command: Some(Command::Settings(args)), .. } => reference::run(&args),
         Cli { command: Some(Command::Bench(command)), .. } => bench::run(&command),
     }
 }

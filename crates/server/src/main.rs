@@ -6,6 +6,8 @@ mod bench;
 mod cli;
 mod clock;
 mod config;
+mod quickstart;
+mod reference;
 mod roles;
 mod shutdown;
 
@@ -29,9 +31,19 @@ fn main() -> ExitCode {
     match cli::run() {
         Ok(code) => code,
         Err(error) => {
-            // One line that says what and which setting cures it; causes follow on the same line.
-            eprintln!("cometmq: {error:#}");
+            eprintln!("cometmq: {}", one_line(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes on one line, each said once: some errors quote their cause themselves.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line = if line.is_empty() { cause } else { format!("{line}: {cause}") };
+        }
+    }
+    line
 }

@@ -1,6 +1,6 @@
 //! Consuming in a group: brokers keep the messages, members share the queues, a callback handles each message.
 //!
-//! One control task shares out the queues ([`rebalance`]) and commits offsets; one task per queue pulls ([`pull`]);
+//! One control task shares out the queues (`rebalance`) and commits offsets; one task per queue pulls (`pull`);
 //! a fixed number of workers call the listener. What each of them decides stands in [`process_queue`], `verdict` and
 //! [`allocation`](crate::allocation) without any of these tasks.
 //!

@@ -175,8 +175,9 @@ impl Producer {
                 return Err(SendError::Batch("it is too large"));
             }
         }
+        // Brokers append these to the properties of each message, and the last of two equal names wins: an id here
+        // would replace the messages' own.
         let mut properties = String::new();
-        properties::push(&mut properties, key::UNIQ_KEY, &self.session.unique_id());
         properties::push(&mut properties, key::WAIT, "true");
         let code = RequestCode::SendBatchMessage;
         let outgoing =

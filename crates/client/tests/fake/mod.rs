@@ -247,7 +247,9 @@ impl State {
         let first = queue.len();
         let own = header.properties.as_deref().unwrap_or_default().as_bytes();
         for (index, (body, flag)) in bodies.iter().enumerate() {
-            let properties = properties.get(index).copied().unwrap_or(own);
+            // As brokers do it: a batch's own properties follow those of each of its messages.
+            let properties = [properties.get(index).copied().unwrap_or_default(), own].concat();
+            let properties = properties.as_slice();
             let record = Record {
                 topic: &header.topic,
                 queue_id: QueueId(header.queue_id),

@@ -6,6 +6,10 @@ use std::fs;
 use expect_test::{Expect, expect};
 
 use super::properties;
+use super::problem::*;
+use super::rule::HostPort;
+use super::table::Description;
+use super::unimplemented::Group;
 use super::*;
 
 const BROKER_KEYS: &str = include_str!("testdata/broker-keys.properties");
