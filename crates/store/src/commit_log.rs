@@ -186,9 +186,11 @@ impl CommitLog {
                 self.fail(error);
                 return;
             }
-            {
-                let mut hot = self.hot.write().expect(POISONED);
-                batch.chunks.into_iter().for_each(|(base, chunk)| hot.push(base, chunk));
+            for (base, chunk) in batch.chunks {
+                let block = self.hot.write().expect(POISONED).push(base, chunk);
+                if let Some(block) = block {
+                    self.tail.lock().expect(POISONED).keep_spare(block);
+                }
             }
             dispatch(batch.dispatches);
             self.written.store(batch.end, Ordering::Release);

@@ -1,11 +1,13 @@
 //! The store: records in order on disk in RocketMQ's layout, found again by queue and offset.
 //!
 //! Reading order: [`disk`] is the one door to files, [`commit_log`] the one durable truth, [`consume_queue`] the views
-//! of it by queue, `recovery` what happens when a store is opened, [`config_file`] how small JSON states are kept.
+//! of it by queue, [`batch_queue`] their form for topics of batches, `recovery` what happens when a store is opened,
+//! [`config_file`] how small JSON states are kept.
 //!
 //! Never here: sockets, clocks, threads, JSON of requests. Time and the disk come in as arguments; a caller decides
 //! when to sync and flush.
 
+pub mod batch_queue;
 pub mod checkpoint;
 pub mod commit_log;
 pub mod config_file;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 #[derive(Debug)]
 pub(super) struct Hot {
@@ -17,13 +17,17 @@ impl Hot {
         Hot { chunks: VecDeque::new(), bytes: 0, bytes_max }
     }
 
-    pub fn push(&mut self, base: i64, chunk: Bytes) {
+    /// Adds the newest part. Returns a block whose last part is forgotten and that nobody reads, to be used again.
+    pub fn push(&mut self, base: i64, chunk: Bytes) -> Option<BytesMut> {
         self.bytes += chunk.len();
         self.chunks.push_back((base, chunk));
+        let mut block = None;
         while self.bytes > self.bytes_max {
             let Some((_, old)) = self.chunks.pop_front() else { break };
             self.bytes -= old.len();
+            block = old.try_into_mut().ok().or(block);
         }
+        block
     }
 
     /// The bytes at `offset`, when all of them are here.

@@ -25,6 +25,8 @@ pub(super) struct Tail {
     /// Full blocks, and those that a segment's end closed.
     closed: Vec<(i64, Bytes)>,
     dispatches: Vec<Dispatch>,
+    /// A block that is not in use any more: fresh memory would have to be cleared by the kernel first.
+    spare: Option<BytesMut>,
 }
 
 /// Everything that waited to be written.
@@ -44,7 +46,12 @@ impl Tail {
             block: BytesMut::new(),
             closed: Vec::new(),
             dispatches: Vec::new(),
+            spare: None,
         }
+    }
+
+    pub fn keep_spare(&mut self, block: BytesMut) {
+        self.spare = Some(block);
     }
 
     pub fn end(&self) -> i64 {
@@ -72,7 +79,9 @@ impl Tail {
         if self.block.capacity() - self.block.len() < bytes {
             self.close_block();
             // The old block lives on in the chunks cut from it.
-            self.block = BytesMut::with_capacity(BLOCK_BYTES.max(bytes));
+            self.block = self.spare.take().unwrap_or_default();
+            self.block.clear();
+            self.block.reserve(BLOCK_BYTES.max(bytes));
         }
     }
 
