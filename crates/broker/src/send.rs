@@ -9,7 +9,7 @@ use cometmq_protocol::body::topic::permission;
 use cometmq_protocol::headers::send::{SendMessageHeader, SendMessageReply};
 use cometmq_protocol::message::properties::{self, Properties, key};
 use cometmq_protocol::message::record::{self, PROPERTIES_BYTES_MAX};
-use cometmq_protocol::message::{Record, batch, ids, tags};
+use cometmq_protocol::message::{Record, batch, ids, sys_flag, tags};
 use cometmq_protocol::names::{PROTECTED_TOPICS, RETRY_PREFIX, TopicName};
 use cometmq_protocol::{
     Header, LogOffset, Millis, Peer, QueueId, QueueOffset, Reply, ResponseCode, SerializeType,
@@ -44,6 +44,9 @@ impl Accepted {
         header.encode_typed(&fields, &REGION, serialize_type, 0, out);
     }
 }
+
+/// Bits of the sysFlag that producers set: whether and how the body is compressed.
+const PRODUCER_FLAGS: i32 = sys_flag::COMPRESSED | 7 << sys_flag::COMPRESSION_SHIFT;
 
 /// Fields that every reply to a send has, refusals included: Java clients fail on a send reply without any.
 const REGION: [(&str, &str); 2] = [("MSG_REGION", "DefaultRegion"), ("TRACE_ON", "true")];
@@ -254,7 +257,8 @@ impl Broker {
             topic: topic.name.as_str(),
             queue_id,
             flag: header.flag,
-            sys_flag: header.sys_flag,
+            // The rest is the broker's to say: a forged transaction bit would keep the message out of its queue.
+            sys_flag: header.sys_flag & PRODUCER_FLAGS,
             born_timestamp: Millis(header.born_timestamp),
             born_host: canonical(peer.remote),
             store_host: self.store_host(peer),

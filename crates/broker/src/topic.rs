@@ -155,7 +155,7 @@ impl Topics {
             self.get(template).filter(|template| template.config.permits(permission::INHERIT));
         let config = match from_template {
             Some(template) => {
-                let queues = queues_wanted.min(template.config.write_queue_nums).max(0);
+                let queues = queues_wanted.min(template.config.write_queue_nums).max(1);
                 TopicConfig::new(name.as_str(), queues, template.config.perm & !permission::INHERIT)
             }
             None if name.as_str().starts_with(RETRY_PREFIX) => {

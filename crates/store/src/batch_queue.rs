@@ -12,7 +12,7 @@
 
 use std::path::Path;
 
-use cometmq_protocol::{LogOffset, Millis, QueueOffset};
+use cometmq_protocol::{Millis, QueueOffset};
 
 use crate::consume_queue::Unit;
 use crate::disk::{self, Disk};
@@ -95,7 +95,7 @@ impl BatchQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{DiskFile, MemoryDisk};
+    use crate::disk::MemoryDisk;
 
     fn encode(log_offset: i64, base: i64, count: i16) -> [u8; UNIT_BYTES] {
         let mut bytes = [0; UNIT_BYTES];
@@ -122,13 +122,18 @@ mod tests {
         let queue = load(&[encode(0, 5, 3), encode(100, 8, 1), encode(200, 9, 4)]);
         assert_eq!((queue.min(), queue.max()), (QueueOffset(5), QueueOffset(13)));
         let found = |offset| queue.find(QueueOffset(offset)).map(|unit| unit.unit.log_offset.0);
-        assert_eq!([4, 5, 7, 8, 9, 12, 13].map(found), [None, Some(0), Some(0), Some(100), Some(200), Some(200), None]);
+        assert_eq!(
+            [4, 5, 7, 8, 9, 12, 13].map(found),
+            [None, Some(0), Some(0), Some(100), Some(200), Some(200), None]
+        );
         assert_eq!(load(&[]), BatchQueue::default());
     }
 
     #[test]
     fn the_first_unit_that_does_not_follow_ends_the_queue() {
-        for (wrong, max) in [(encode(200, 10, 1), 9), (encode(200, 9, 0), 9), (encode(-1, 9, 1), 9), (encode(200, 9, 1), 10)] {
+        for (wrong, max) in
+            [(encode(200, 10, 1), 9), (encode(200, 9, 0), 9), (encode(-1, 9, 1), 9), (encode(200, 9, 1), 10)]
+        {
             assert_eq!(load(&[encode(0, 5, 3), encode(100, 8, 1), wrong]).max(), QueueOffset(max));
         }
     }

@@ -159,6 +159,14 @@ impl Queue {
         true
     }
 
+    /// Forgets all entries and begins anew at `offset`: the numbers of a topic that was removed and made again start
+    /// over, and only the newest messages of a number can be reached.
+    pub(crate) fn restart(&self, offset: QueueOffset) {
+        let mut state = self.state.lock().expect(POISONED);
+        *state = State { tail: VecDeque::new(), tail_base: offset.0, flushed: offset.0 };
+        self.min.store(offset.0, Ordering::Release);
+    }
+
     /// Appends to `units` up to `count` entries from `offset` on.
     pub fn read(&self, offset: QueueOffset, count: usize, units: &mut Vec<Unit>) -> Result<(), DiskError> {
         let in_files = {

@@ -89,6 +89,9 @@ pub(crate) struct Place<'a> {
     pub queue_id: QueueId,
     pub queue_offset: QueueOffset,
     pub tags_code: i64,
+    /// A light queue beside the message's own. The properties that name it are the producer's word: nothing may
+    /// depend on them.
+    pub additional: bool,
 }
 
 /// The places of a record, in the rules of a Java broker's dispatch: prepared and rolled-back transactions and inner
@@ -107,14 +110,14 @@ pub(crate) fn places<'a>(record: &RecordView<'a>) -> Vec<Place<'a>> {
         queue_id: record.queue_id,
         queue_offset: record.queue_offset,
         tags_code,
+        additional: false,
     }];
     if let (Some(names), Some(offsets)) = (properties.get(MULTI_DISPATCH), properties.get(MULTI_QUEUE_OFFSET))
     {
         for (topic, offset) in names.split(',').zip(offsets.split(',')) {
-            if let Ok(offset) = offset.parse() {
-                let queue_id =
-                    if topic.starts_with(LIGHT_QUEUE_PREFIX) { QueueId(0) } else { record.queue_id };
-                places.push(Place { topic, queue_id, queue_offset: QueueOffset(offset), tags_code });
+            if let (true, Ok(offset)) = (topic.starts_with(LIGHT_QUEUE_PREFIX), offset.parse()) {
+                let queue_offset = QueueOffset(offset);
+                places.push(Place { topic, queue_id: QueueId(0), queue_offset, tags_code, additional: true });
             }
         }
     }

@@ -93,7 +93,7 @@ pub(crate) fn recover(
         None => {
             // A queue lacks entries before the starting point: its files are older than the checkpoint says.
             tracing::warn!(from = %from, "consume queues lack entries; rebuilding all of them from the log's start");
-            replay(layout, &log, log.start())?.unwrap_or_else(|| unreachable!("empty queues begin anywhere"))
+            replay(layout, &log, log.start())?.expect("a queue whose every entry is seen takes any offset")
         }
     };
     let Replayed { queues, end, last_stored_at, records, torn } = replayed;
@@ -118,7 +118,8 @@ fn replay(layout: &Layout<'_>, log: &Log, from: LogOffset) -> Result<Option<Repl
         let loaded = layout.queue_files.load(&topic, id, log.start(), from)?;
         queues.insert(topic, id, loaded);
     }
-    let mut unknown = HashSet::new();
+    let all_seen = from == log.start();
+    let (mut unknown, mut restarted) = (HashSet::new(), HashSet::new());
     let mut whole = true;
     let mut last_stored_at = Millis(0);
     let mut records = 0;
@@ -133,11 +134,22 @@ fn replay(layout: &Layout<'_>, log: &Log, from: LogOffset) -> Result<Option<Repl
             let unit =
                 Unit { log_offset: record.log_offset, size: record.total as i32, tags_code: place.tags_code };
             let queue = queues.get_or_create(&topic, place.queue_id);
-            whole &= queue.restore(place.queue_offset, unit, from == log.start());
+            let fits = queue.restore(place.queue_offset, unit, all_seen);
+            if !fits && !place.additional {
+                if all_seen {
+                    restarted.insert((topic, place.queue_id));
+                    queue.restart(place.queue_offset);
+                    queue.restore(place.queue_offset, unit, all_seen);
+                }
+                whole &= all_seen;
+            }
         }
     })?;
     for topic in unknown {
         tracing::warn!(topic, "records of a topic with an illegal name stay in the log but in no queue");
+    }
+    for (topic, queue) in restarted {
+        tracing::warn!(%topic, %queue, "queue offsets start over in the log: only the newest run can be read");
     }
     let Scanned { end, torn } = scanned;
     Ok(whole.then_some(Replayed { queues, end, last_stored_at, records, torn }))

@@ -331,3 +331,35 @@ fn the_offset_of_a_time_is_the_first_message_at_or_after_it() {
         assert_eq!(store.offset_at(&queue, Millis(time)).unwrap(), QueueOffset(offset), "time {time}");
     }
 }
+
+/// A store whose log has these queue offsets for one queue, made by forging the records' numbers.
+fn forged(offsets: &[i64]) -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    let store = open(&disk, FlushPolicy::Async);
+    for (number, _) in offsets.iter().enumerate() {
+        append(&store, 0, number as i64).unwrap();
+        store.write(&mut Vec::new());
+    }
+    let mut units = Vec::new();
+    store.queue(TOPIC, QueueId(0)).unwrap().read(QueueOffset(0), offsets.len(), &mut units).unwrap();
+    drop(store);
+    for (unit, offset) in units.iter().zip(offsets) {
+        let (segment, at) = (unit.log_offset.0 / 4096 * 4096, (unit.log_offset.0 % 4096) as u64);
+        let file = disk.open(Path::new(&format!("/store/commitlog/{segment:020}")), false).unwrap();
+        file.write_at(&offset.to_be_bytes(), at + 20).unwrap();
+    }
+    disk
+}
+
+#[test]
+fn a_log_with_odd_queue_offsets_still_opens_with_the_newest_run() {
+    for (offsets, min, max) in [(&[0, 1, 2, 0, 1][..], 0, 2), (&[0, 1, 5, 6], 5, 7), (&[7, 7, 7], 7, 8), (&[3, 4], 3, 5)] {
+        let disk = forged(offsets);
+        for _ in 0..2 {
+            let store = open(&disk, FlushPolicy::Async);
+            let queue = store.queue(TOPIC, QueueId(0)).unwrap();
+            assert_eq!((queue.min().0, queue.max().0), (min, max), "{offsets:?}");
+            store.flush().unwrap();
+        }
+    }
+}
