@@ -16,7 +16,8 @@ use cometmq_protocol::body::topic::permission;
 use cometmq_protocol::headers::send::SendMessageReply;
 use cometmq_protocol::{Frame, Header, Reply, RequestCode, SerializeType};
 use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions};
-use serde::Deserialize;
+
+use super::head::Head;
 
 /// Flags of `cometmq bench null`.
 #[derive(Debug, Args)]
@@ -41,30 +42,11 @@ struct Null {
     address: SocketAddr,
 }
 
-/// As much of a JSON header as a reply needs.
-#[derive(Deserialize)]
-struct Head {
-    code: i32,
-    opaque: i32,
-    #[serde(default)]
-    flag: i32,
-}
-
 impl Handler for Null {
     fn frames(&self, _: &Connection, frames: &mut Vec<Frame>, out: &mut Out) -> Result<(), CloseReason> {
         for frame in frames.drain(..) {
-            let head = match frame.serialize_type {
-                SerializeType::Json => serde_json::from_slice::<Head>(&frame.header).ok(),
-                SerializeType::Compact => None,
-            };
-            let head = match head {
-                Some(head) => head,
-                None => {
-                    let header = Header::decode(&frame)?;
-                    Head { code: header.code, opaque: header.opaque, flag: header.flag }
-                }
-            };
-            if head.flag == 0 {
+            let head = Head::read(&frame)?;
+            if head.wants_answer() {
                 self.answer(&head, out.buffer());
             }
         }
