@@ -5,6 +5,7 @@
 
 mod compact;
 mod json;
+mod plain;
 
 use std::borrow::Cow;
 
