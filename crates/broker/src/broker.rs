@@ -226,7 +226,10 @@ impl Broker {
                 return self.hold(turn, header, frame.serialize_type, result);
             }
             Request::PullMessage(pull) | Request::LitePullMessage(pull) => {
-                self.pull(now, &peer, header.opaque, frame.serialize_type, pull, turn.out, effects);
+                // The room answers by itself, maybe later: a one-way pull has nobody to answer.
+                if !header.is_oneway() {
+                    self.pull(now, &peer, header.opaque, frame.serialize_type, pull, turn.out, effects);
+                }
                 return None;
             }
             Request::QueryConsumerOffset(query) => self.query_offset(query),

@@ -194,6 +194,9 @@ impl Broker {
             );
             return Err(Reply::refuse(ResponseCode::InvalidParameter, remark));
         }
+        if let Some(remark) = topic.unserved() {
+            return Err(Reply::refuse(ResponseCode::SystemError, remark));
+        }
         let filter = self.pull_filter(header, group.consume_broadcast_enable)?;
         if *filter == Filter::Unsupported {
             return Err(Reply::refuse(ResponseCode::SystemError, NO_SQL));

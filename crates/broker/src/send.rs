@@ -141,6 +141,11 @@ impl Broker {
         if body.len() > self.config.message_bytes_max {
             return Err(self.illegal_message(body.len(), 0));
         }
+        // Before the topic is made: not all of them exist from the start.
+        if PROTECTED_TOPICS.contains(&header.topic.as_ref()) {
+            let remark = format!("Sending message to topic[{}] is forbidden.", header.topic);
+            return Err(refuse(ResponseCode::NoPermission, remark));
+        }
         let topic = match self.topics.get(&header.topic) {
             Some(topic) => topic,
             None => {
@@ -153,11 +158,10 @@ impl Broker {
                     .ok_or_else(|| refuse(ResponseCode::TopicNotExist, unknown_topic(&name, peer)))?
             }
         };
-        if PROTECTED_TOPICS.contains(&topic.name.as_str()) {
-            let remark = format!("Sending message to topic[{}] is forbidden.", topic.name);
-            return Err(refuse(ResponseCode::NoPermission, remark));
+        match topic.unserved() {
+            Some(remark) => Err(refuse(ResponseCode::NoPermission, remark)),
+            None => Ok(topic),
         }
-        Ok(topic)
     }
 
     fn choose_queue(

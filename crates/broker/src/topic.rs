@@ -17,6 +17,8 @@ use foldhash::{HashMap, HashMapExt};
 
 use crate::effects::Effects;
 
+/// Names that a Java broker gives to light queues.
+const LIGHT_QUEUE_PREFIX: &str = "%LMQ%";
 /// Most queues that a topic may have on one broker.
 const QUEUES_MAX: i32 = 65_536;
 
@@ -27,6 +29,22 @@ pub struct Topic {
     pub name: TopicName,
     /// Its settings.
     pub config: TopicConfig,
+}
+
+impl Topic {
+    /// Why messages of this topic are neither taken nor given, if so.
+    ///
+    /// A Java broker keeps those of a batch topic in queues of another form and does not start when it finds a plain
+    /// one beside them. A light queue is filled by properties of messages of other topics, which recovery believes: a
+    /// message of its own would have to share its offsets with them.
+    pub(crate) fn unserved(&self) -> Option<String> {
+        let name = &self.name;
+        if self.config.attributes.get("queue.type").is_some_and(|kind| kind == "BatchCQ") {
+            return Some(format!("topic[{name}] has queue.type=BatchCQ, which is not part of this version"));
+        }
+        let light = name.as_str().starts_with(LIGHT_QUEUE_PREFIX);
+        light.then(|| format!("topic[{name}] is a light queue, which is not part of this version"))
+    }
 }
 
 /// Settings for the topics that a broker makes by itself.
@@ -55,8 +73,8 @@ pub struct Topics {
     path: PathBuf,
     table: RwLock<HashMap<TopicName, Arc<Topic>>>,
     version: Mutex<DataVersion>,
-    /// One save at a time, so that an older state never replaces a newer one.
-    saving: Mutex<()>,
+    /// One change at a time, so that an older state never replaces a newer one.
+    changing: Mutex<()>,
 }
 
 impl Topics {
@@ -82,7 +100,7 @@ impl Topics {
             path,
             table: RwLock::new(table),
             version: Mutex::new(saved.data_version),
-            saving: Mutex::new(()),
+            changing: Mutex::new(()),
         };
         let mut missing = false;
         for config in system_topics(rules) {
@@ -94,7 +112,7 @@ impl Topics {
         }
         if missing {
             topics.version.lock().expect(POISONED).bump(now);
-            topics.save()?;
+            topics.save(&topics.announced(permission::READ_WRITE))?;
         }
         Ok(topics)
     }
@@ -118,24 +136,29 @@ impl Topics {
 
     /// Creates a topic or changes it, and keeps that durably before returning.
     pub fn put(&self, topic: Topic, now: Millis, effects: &mut Effects) -> Result<Arc<Topic>, DiskError> {
+        let _one_at_a_time = self.changing.lock().expect(POISONED);
+        self.keep(topic, now, effects)
+    }
+
+    /// As [`Topics::put`], for who holds `changing`.
+    fn keep(&self, topic: Topic, now: Millis, effects: &mut Effects) -> Result<Arc<Topic>, DiskError> {
         let topic = Arc::new(topic);
-        {
-            let mut table = self.table.write().expect(POISONED);
-            if table.get(&topic.name).is_some_and(|old| old.config == topic.config) {
-                return Ok(topic);
-            }
-            table.insert(topic.name.clone(), Arc::clone(&topic));
+        if self.get(topic.name.as_str()).is_some_and(|old| old.config == topic.config) {
+            return Ok(topic);
         }
-        self.version.lock().expect(POISONED).bump(now);
-        self.save()?;
+        // Kept first: nobody uses a topic that may be gone after a restart.
+        let mut saved = self.announced(permission::READ_WRITE);
+        saved.data_version.bump(now);
+        saved.topic_config_table.insert(topic.name.to_string(), topic.config.clone());
+        self.save(&saved)?;
+        self.table.write().expect(POISONED).insert(topic.name.clone(), Arc::clone(&topic));
+        *self.version.lock().expect(POISONED) = saved.data_version;
         effects.announce = true;
         Ok(topic)
     }
 
-    fn save(&self) -> Result<(), DiskError> {
-        let _one_at_a_time = self.saving.lock().expect(POISONED);
-        let saved = self.announced(permission::READ_WRITE);
-        config_file::save(&*self.disk, &self.path, &saved)
+    fn save(&self, saved: &TopicTable) -> Result<(), DiskError> {
+        config_file::save(&*self.disk, &self.path, saved)
     }
 
     /// The topic `name`, made if need be from the template that the producer names: RocketMQ's automatic creation.
@@ -148,6 +171,8 @@ impl Topics {
         now: Millis,
         effects: &mut Effects,
     ) -> Result<Option<Arc<Topic>>, DiskError> {
+        // Of two that make it at once, the second finds what the first made.
+        let _one_at_a_time = self.changing.lock().expect(POISONED);
         if let Some(topic) = self.get(name.as_str()) {
             return Ok(Some(topic));
         }
@@ -164,7 +189,7 @@ impl Topics {
             None => return Ok(None),
         };
         tracing::info!(topic = %name, queues = config.write_queue_nums, "topic created automatically");
-        self.put(Topic { name: name.clone(), config }, now, effects).map(Some)
+        self.keep(Topic { name: name.clone(), config }, now, effects).map(Some)
     }
 
     /// Code 17: creates a topic or changes it on request.

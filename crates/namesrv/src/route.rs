@@ -258,8 +258,8 @@ impl fmt::Display for Absence {
                 let more = if *brokers > names.len() { ", …" } else { "" };
                 write!(
                     f,
-                    "None of the {brokers} registered brokers ({}{more}) has this topic: create it with `cometmq \
-                     admin updateTopic -c {cluster} -t {topic}`, or let a broker create it on the first send \
+                    "None of the {brokers} registered brokers ({}{more}) has this topic: create it with `mqadmin \
+                     updateTopic -c {cluster} -t {topic}`, or let a broker create it on the first send \
                      (autoCreateTopicEnable=true).",
                     names.join(", ")
                 )
@@ -380,7 +380,7 @@ mod tests {
             &cluster.ask(105, &[("topic", "T9")]),
             expect![[r#"
                 No topic route info in name server for the topic: T9
-                None of the 2 registered brokers (a, b) has this topic: create it with `cometmq admin updateTopic -c C -t T9`, or let a broker create it on the first send (autoCreateTopicEnable=true)."#]],
+                None of the 2 registered brokers (a, b) has this topic: create it with `mqadmin updateTopic -c C -t T9`, or let a broker create it on the first send (autoCreateTopicEnable=true)."#]],
         );
         cluster.ask_about(&broker("a"), 104, b"");
         check_absence(

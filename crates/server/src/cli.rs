@@ -28,7 +28,7 @@ enum Command {
     Namesrv(NamesrvArgs),
     /// A broker alone (also reached by a link named mqbroker)
     Broker(BrokerArgs),
-    /// Asks the running broker or name server of this machine to stop in order (also: mqshutdown)
+    /// Asks all running brokers or name servers of this program on this machine to stop in order (also: mqshutdown)
     Shutdown(shutdown::ShutdownArgs),
     /// Sends messages: the quick start without Java
     Producer(quickstart::ProducerArgs),
@@ -76,7 +76,7 @@ pub(crate) struct NamesrvArgs {
 #[derive(Debug, Args)]
 pub(crate) struct BrokerArgs {
     /// Name servers, separated by `;` [default: namesrvAddr of the file of -c, then NAMESRV_ADDR]
-    #[arg(short, long = "namesrvAddr", value_name = "HOST:PORT;…", env = "NAMESRV_ADDR")]
+    #[arg(short, long = "namesrvAddr", value_name = "HOST:PORT;…")]
     pub(crate) name_servers: Option<String>,
     /// A broker.conf as RocketMQ writes it
     #[arg(short, long = "configFile", value_name = "FILE")]

@@ -53,7 +53,9 @@ fn progress(cluster: &ClusterArgs, count: Option<u64>) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let (bar, template) = match count {
-        Some(count) => (ProgressBar::new(count), "{bar:40} {human_pos}/{human_len} messages, {per_sec}, {eta} left"),
+        Some(count) => {
+            (ProgressBar::new(count), "{bar:40} {human_pos}/{human_len} messages, {per_sec}, {eta} left")
+        }
         None => (ProgressBar::new_spinner(), "{spinner} {human_pos} messages, {per_sec}, {elapsed}"),
     };
     let style = ProgressStyle::with_template(template).expect("the template is well formed");

@@ -34,7 +34,8 @@ pub(crate) fn run(args: &SettingsArgs) -> Result<ExitCode> {
 
 /// A Markdown page: the keys that act, then those that only get a warning, by reason.
 fn page<S: Settings>(file: &str) -> String {
-    let mut page = format!("# Settings of {file}\n\n| key | default | allowed | meaning |\n|---|---|---|---|\n");
+    let mut page =
+        format!("# Settings of {file}\n\n| key | default | allowed | meaning |\n|---|---|---|---|\n");
     for row in S::describe() {
         let names: Vec<&str> = std::iter::once(row.key).chain(row.aliases.iter().copied()).collect();
         let own = if row.own { " (not a key of RocketMQ)" } else { "" };

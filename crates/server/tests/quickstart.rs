@@ -24,12 +24,14 @@ fn a_thousand_messages_are_sent_and_received_once() {
     let cluster = Cluster::start(data.path(), &[]);
     let namesrv = cluster.namesrv_address();
     let sent = output(&["producer", "-n", &namesrv, "--print", "--key", "k-{}"]);
-    let results: Vec<&str> = sent.lines().filter(|line| line.starts_with("SendResult [sendStatus=SEND_OK")).collect();
+    let results: Vec<&str> =
+        sent.lines().filter(|line| line.starts_with("SendResult [sendStatus=SEND_OK")).collect();
     assert_eq!(results.len(), 1000, "{sent}");
     let received = output(&["consumer", "-n", &namesrv, "--print", "--count", "1000"]);
     let messages: Vec<&str> = received.lines().filter(|line| line.starts_with("MessageExt [")).collect();
     assert_eq!(messages.len(), 1000, "{received}");
-    let place = |line: &&str| (value(line, "queueId").to_owned(), value(line, "queueOffset").parse::<i64>().unwrap());
+    let place =
+        |line: &&str| (value(line, "queueId").to_owned(), value(line, "queueOffset").parse::<i64>().unwrap());
     let by_id = |lines: &[&str]| -> BTreeMap<String, (String, i64)> {
         lines.iter().map(|line| (value(line, "msgId").to_owned(), place(line))).collect()
     };
@@ -45,11 +47,25 @@ fn options_choose_topic_tag_size_and_count() {
     let cluster = Cluster::start(data.path(), &[]);
     let namesrv = cluster.namesrv_address();
     for (tag, count) in [("A", "30"), ("B", "20")] {
-        let arguments =
-            ["producer", "-n", &namesrv, "-t", "Mine", "--tag", tag, "-c", count, "-s", "300", "--in-flight", "8"];
+        let arguments = [
+            "producer",
+            "-n",
+            &namesrv,
+            "-t",
+            "Mine",
+            "--tag",
+            tag,
+            "-c",
+            count,
+            "-s",
+            "300",
+            "--in-flight",
+            "8",
+        ];
         assert!(output(&arguments).contains(&format!("{count} messages sent to Mine")));
     }
-    let arguments = ["consumer", "-n", &namesrv, "-t", "Mine", "-g", "g1", "--tag", "B", "--count", "20", "--print"];
+    let arguments =
+        ["consumer", "-n", &namesrv, "-t", "Mine", "-g", "g1", "--tag", "B", "--count", "20", "--print"];
     let received = output(&arguments);
     assert_eq!(received.matches("tags=B").count(), 20, "{received}");
     assert_eq!(received.matches("tags=A").count(), 0, "{received}");

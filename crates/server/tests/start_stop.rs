@@ -141,8 +141,11 @@ fn roles_apart_are_started_and_stopped_by_their_old_names() {
         .iter()
         .map(|port| {
             let file = home.path().join(format!("namesrv-{port}.conf"));
-            std::fs::write(&file, format!("listenPort={port}\nkvConfigPath={}/kv-{port}.json\n", home.path().display()))
-                .unwrap();
+            std::fs::write(
+                &file,
+                format!("listenPort={port}\nkvConfigPath={}/kv-{port}.json\n", home.path().display()),
+            )
+            .unwrap();
             let process = start(&mqnamesrv, &["-c", file.to_str().unwrap()]);
             process.wait_for_line("The Name Server boot success");
             process

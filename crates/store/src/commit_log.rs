@@ -203,9 +203,15 @@ impl CommitLog {
             let end = base + chunk.len() as i64;
             if end > writer.reserved {
                 let segment_end = segment.base + self.options.segment_bytes;
-                let until = (end + RESERVE_BYTES).min(segment_end);
-                segment.file.reserve((base - segment.base) as u64, (until - base) as u64)?;
-                writer.reserved = until;
+                let reserve = |until: i64| {
+                    segment.file.reserve((base - segment.base) as u64, (until - base) as u64).map(|()| until)
+                };
+                // A disk with less room than that still takes what fits.
+                let ahead = reserve((end + RESERVE_BYTES).min(segment_end));
+                writer.reserved = match ahead {
+                    Err(error) if error.is_full() => reserve(end)?,
+                    ahead => ahead?,
+                };
             }
             disk::write_all_at(&*segment.file, chunk, (base - segment.base) as u64)?;
         }

@@ -14,6 +14,7 @@ use cometmq_protocol::message::{Record, RecordView, batch, record, tags};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 use cometmq_store::batch_queue::BatchQueue;
+use cometmq_store::checkpoint::JavaCheckpoint;
 use cometmq_store::{RealDisk, RecoveryReport, Store, Unit};
 
 use golden_store::{ALL, CLEAN, EXTRAS, Golden, KILLED, Message};
@@ -39,7 +40,12 @@ fn units(store: &Store, topic: &str, id: i32) -> BTreeMap<i64, Unit> {
 
 fn read(store: &Store, unit: Unit) -> Vec<u8> {
     let mut found = Vec::new();
-    store.read(&[unit], &mut Vec::new(), &mut |bytes| { found = bytes.to_vec(); true }).unwrap();
+    store
+        .read(&[unit], &mut Vec::new(), &mut |bytes| {
+            found = bytes.to_vec();
+            true
+        })
+        .unwrap();
     found
 }
 
@@ -61,13 +67,17 @@ fn assert_is(bytes: &[u8], message: &Message) {
     let view = RecordView::decode(bytes).unwrap();
     assert_eq!(view.total, message.size as usize);
     assert_eq!(view.log_offset, LogOffset(message.phy_offset));
-    assert_eq!((view.topic, view.queue_id.0, view.queue_offset.0), (&*message.topic, message.queue_id, message.queue_offset));
+    assert_eq!(
+        (view.topic, view.queue_id.0, view.queue_offset.0),
+        (&*message.topic, message.queue_id, message.queue_offset)
+    );
     assert_eq!((view.sys_flag, view.flag), (message.sys_flag, message.flag));
     assert_eq!((view.born_timestamp.0, view.born_host), (message.born_timestamp, message.born_host));
     assert_eq!((view.store_timestamp.0, view.store_host), (message.store_timestamp, message.store_host));
     assert_eq!(view.reconsume_times, message.reconsume_times);
     assert_eq!(view.prepared_transaction_offset, message.prepared_transaction_offset);
-    let properties = Properties(view.properties).iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let properties =
+        Properties(view.properties).iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(properties.collect::<BTreeMap<_, _>>(), message.properties);
     assert_eq!(view.body, message.body());
     assert_eq!(view.body_crc, message.body_crc);
@@ -102,17 +112,25 @@ fn ranges(store: &Store) -> String {
         let range = format!(" {}:{}..{}", queue.id(), queue.min(), queue.max());
         topics.entry(queue.topic().to_string()).or_default().insert(queue.id().0, range);
     }
-    topics.iter().map(|(topic, queues)| format!("{topic}{}\n", queues.values().cloned().collect::<String>())).collect()
+    topics
+        .iter()
+        .map(|(topic, queues)| format!("{topic}{}\n", queues.values().cloned().collect::<String>()))
+        .collect()
 }
 
 #[test]
 fn every_message_of_a_java_store_is_found_through_its_queue() {
-    for (golden, placed, extended) in [(CLEAN, 205, 0), (KILLED, 115, 0), (EXTRAS, 40, 40)] {
+    for (golden, placed, extended) in [(CLEAN, 205, 0), (KILLED, 115, 0), (EXTRAS, 40, 0)] {
         let (_directory, root) = golden.unpack();
         let messages = golden.messages();
         let (store, report) = open(&golden, &root);
         assert_eq!(assert_all_found(&store, &messages), (placed, extended), "{}", golden.name);
-        assert_eq!((report.end.0, report.clean, report.torn), (golden.end, golden.clean, false), "{}", golden.name);
+        assert_eq!(
+            (report.end.0, report.clean, report.torn),
+            (golden.end, golden.clean, false),
+            "{}",
+            golden.name
+        );
         assert_eq!(store.confirmed(), report.end);
     }
 }
@@ -123,7 +141,9 @@ fn the_queues_of_a_java_store_have_the_ranges_that_java_gave_them() {
         let (_directory, root) = golden.unpack();
         expected.assert_eq(&ranges(&open(&golden, &root).0));
     };
-    check(CLEAN, expect_test::expect![[r#"
+    check(
+        CLEAN,
+        expect_test::expect![[r#"
         %DLQ%golden_retry_group 0:0..2
         %RETRY%golden_pop_group_GoldenPop 0:0..2
         %RETRY%golden_retry_group 0:0..2
@@ -142,8 +162,11 @@ fn the_queues_of_a_java_store_have_the_ranges_that_java_gave_them() {
         TRANS_CHECK_MAX_TIME_TOPIC 0:0..1
         rmq_sys_REVIVE_LOG_GoldenCluster 0:0..11 2:0..3
         rmq_sys_wheel_timer 0:0..17
-    "#]]);
-    check(KILLED, expect_test::expect![[r#"
+    "#]],
+    );
+    check(
+        KILLED,
+        expect_test::expect![[r#"
         %DLQ%golden_retry_group 0:0..2
         %RETRY%golden_retry_group 0:0..2
         GoldenBatch 0:0..10
@@ -158,14 +181,18 @@ fn the_queues_of_a_java_store_have_the_ranges_that_java_gave_them() {
         SCHEDULE_TOPIC_XXXX 0:0..1 1:0..1 2:0..3 4:0..1 17:0..3
         TRANS_CHECK_MAX_TIME_TOPIC 0:0..1
         rmq_sys_wheel_timer 0:0..3
-    "#]]);
-    check(EXTRAS, expect_test::expect![[r#"
+    "#]],
+    );
+    check(
+        EXTRAS,
+        expect_test::expect![[r#"
         %LMQ%q1 0:0..6
         %LMQ%q2 0:0..3
         GoldenCompact 0:0..10
         GoldenLmqParent 0:0..6
         GoldenSql 0:0..24
-    "#]]);
+    "#]],
+    );
 }
 
 /// Where scanning begins, as Java does it: at the newest segment that the checkpoint's times cover.
@@ -195,7 +222,8 @@ fn recovery_of_a_java_store_scans_the_newest_segments_only() {
                 40,
             ),
         ]
-    "#]].assert_debug_eq(&scanned);
+    "#]]
+    .assert_debug_eq(&scanned);
 }
 
 /// As the Java broker does it: the file that it had made in advance goes, the log ends at its last whole record.
@@ -221,7 +249,10 @@ fn the_batches_of_a_batch_topic_are_found_by_each_of_their_messages() {
         let bodies = message.body();
         for inner in batch::decode(&bodies).unwrap() {
             let unit = queue.find(QueueOffset(found)).unwrap();
-            assert_eq!((unit.base.0, unit.count.to_string()), (message.queue_offset, message.properties["INNER_NUM"].clone()));
+            assert_eq!(
+                (unit.base.0, unit.count.to_string()),
+                (message.queue_offset, message.properties["INNER_NUM"].clone())
+            );
             assert_eq!(message.properties["INNER_BASE"], message.queue_offset.to_string());
             assert_eq!((unit.unit.log_offset.0, unit.unit.size), (message.phy_offset, message.size));
             assert_eq!((unit.stored_at.0, unit.unit.tags_code), (message.store_timestamp, 0));
@@ -252,6 +283,21 @@ fn light_queues_have_the_messages_that_name_them() {
     }
     assert_eq!(found, BTreeMap::from([("%LMQ%q1".to_owned(), 6), ("%LMQ%q2".to_owned(), 3)]));
     assert_eq!(units(&store, "%LMQ%q1", 0).len() + units(&store, "%LMQ%q2", 0).len(), 9);
+}
+
+/// Entries that recovery has no reason to touch stay as Java wrote them, addresses of extension files included.
+#[test]
+fn entries_before_the_scanned_part_stay_as_they_are() {
+    let (_directory, root) = EXTRAS.unpack();
+    let path = root.join("checkpoint");
+    let checkpoint = JavaCheckpoint::load(&RealDisk, &path).unwrap();
+    let later = Millis(checkpoint.physic.0 + 60_000);
+    JavaCheckpoint { physic: later, logics: later, ..checkpoint }.save(&RealDisk, &path).unwrap();
+    let (store, report) = open(&EXTRAS, &root);
+    let messages = EXTRAS.messages();
+    let scanned = messages.iter().filter(|message| message.phy_offset >= 8192).count();
+    assert_eq!((report.scanned_from.0, report.records), (8192, scanned as u64));
+    assert_eq!(assert_all_found(&store, &messages), (40, 40 - scanned));
 }
 
 /// Queue files may be lost: what they say is rebuilt from the log, with the tag's hash in place of addresses of
@@ -314,7 +360,9 @@ fn extend(store: &Store, golden: &Golden, count: i64) -> Vec<Message> {
             store_host: host,
             reconsume_times: 0,
             prepared_transaction_offset: 0,
-            properties: [("TAGS", "TagNew"), ("CLUSTER", "GoldenCluster")].map(|(k, v)| (k.into(), v.into())).into(),
+            properties: [("TAGS", "TagNew"), ("CLUSTER", "GoldenCluster")]
+                .map(|(k, v)| (k.into(), v.into()))
+                .into(),
             body_base64: encode_base64(body.as_bytes()),
         });
         store.write(&mut Vec::new());
@@ -327,7 +375,8 @@ fn encode_base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for three in bytes.chunks(3) {
-        let bits = three.iter().enumerate().fold(0u32, |bits, (n, byte)| bits | u32::from(*byte) << (16 - 8 * n));
+        let bits =
+            three.iter().enumerate().fold(0u32, |bits, (n, byte)| bits | u32::from(*byte) << (16 - 8 * n));
         text.extend((0..=three.len()).map(|n| char::from(DIGITS[(bits >> (18 - 6 * n) & 63) as usize])));
     }
     text
@@ -375,7 +424,10 @@ fn a_java_store_is_extended_and_found_again_after_a_kill() {
             let (store, report) = open(&golden, &root);
             assert_all_found(&store, &messages);
             assert!(!report.clean);
-            assert_eq!(report.end.0, messages.last().map(|last| last.phy_offset + i64::from(last.size)).unwrap());
+            assert_eq!(
+                report.end.0,
+                messages.last().map(|last| last.phy_offset + i64::from(last.size)).unwrap()
+            );
         }
     }
 }

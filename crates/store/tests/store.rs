@@ -353,7 +353,9 @@ fn forged(offsets: &[i64]) -> MemoryDisk {
 
 #[test]
 fn a_log_with_odd_queue_offsets_still_opens_with_the_newest_run() {
-    for (offsets, min, max) in [(&[0, 1, 2, 0, 1][..], 0, 2), (&[0, 1, 5, 6], 5, 7), (&[7, 7, 7], 7, 8), (&[3, 4], 3, 5)] {
+    for (offsets, min, max) in
+        [(&[0, 1, 2, 0, 1][..], 0, 2), (&[0, 1, 5, 6], 5, 7), (&[7, 7, 7], 7, 8), (&[3, 4], 3, 5)]
+    {
         let disk = forged(offsets);
         for _ in 0..2 {
             let store = open(&disk, FlushPolicy::Async);

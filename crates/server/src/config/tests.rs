@@ -5,8 +5,8 @@ use std::fs;
 
 use expect_test::{Expect, expect};
 
-use super::properties;
 use super::problem::*;
+use super::properties;
 use super::rule::HostPort;
 use super::table::Description;
 use super::unimplemented::Group;

@@ -79,7 +79,10 @@ async fn send_all(args: &ProducerArgs, producer: &Arc<Producer>) -> Result<ExitC
     bar.finish_and_clear();
     let seconds = start.elapsed().as_secs_f64();
     let rate = stored as f64 / seconds.max(1e-9);
-    println!("{stored} messages sent to {} in {seconds:.2} s ({rate:.0}/s), {failed} failed", args.cluster.topic);
+    println!(
+        "{stored} messages sent to {} in {seconds:.2} s ({rate:.0}/s), {failed} failed",
+        args.cluster.topic
+    );
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -142,6 +145,11 @@ fn line(result: &SendResult) -> String {
     format!(
         "SendResult [sendStatus={status}, msgId={}, offsetMsgId={}, messageQueue=MessageQueue [topic={}, \
          brokerName={}, queueId={}], queueOffset={}]",
-        result.msg_id, result.offset_msg_id, result.topic, result.broker_name, result.queue_id, result.queue_offset
+        result.msg_id,
+        result.offset_msg_id,
+        result.topic,
+        result.broker_name,
+        result.queue_id,
+        result.queue_offset
     )
 }

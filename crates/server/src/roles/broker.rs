@@ -1,6 +1,6 @@
 //! The broker's shell: sockets, clock, and the threads that sync, flush and look after what is due.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, RwLock};
 use std::thread::JoinHandle;
@@ -90,6 +90,8 @@ impl BrokerRole {
     ) -> Result<BrokerRole> {
         let mut name_servers: Vec<String> = own_namesrv.iter().map(SocketAddr::to_string).collect();
         name_servers.extend(settings.name_servers.iter().map(ToString::to_string));
+        let mut seen = HashSet::new();
+        name_servers.retain(|address| seen.insert(address.clone()));
         if name_servers.is_empty() {
             tracing::warn!("no name server: clients find this broker only once namesrvAddr or -n names one");
         }
@@ -103,7 +105,7 @@ impl BrokerRole {
             ..ServerOptions::default()
         };
         let server = Server::bind(&[main, vip], options).context(
-            "broker: choose another port with --broker-port, or listenPort in the file of -c \
+            "broker: choose another port, by --broker-port of serve or listenPort in the file of -c \
              (listenPort - 2 is used as well)",
         )?;
         let config = broker_config(settings, advertised);

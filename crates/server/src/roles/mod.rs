@@ -75,7 +75,12 @@ pub(crate) fn broker(args: &BrokerArgs) -> Result<ExitCode> {
     if let Some(data) = &data {
         overrides.push(Override { key: "storePathRootDir", value: data, origin: "--data" });
     }
-    let settings: BrokerSettings = load(args.config.as_deref(), &overrides)?;
+    let mut settings: BrokerSettings = load(args.config.as_deref(), &overrides)?;
+    // The last resort, as with every RocketMQ program.
+    if let (true, Ok(name_servers)) = (settings.name_servers.is_empty(), std::env::var("NAMESRV_ADDR")) {
+        overrides.push(Override { key: "namesrvAddr", value: &name_servers, origin: "NAMESRV_ADDR" });
+        settings = BrokerSettings::load(args.config.as_deref(), &overrides)?.settings;
+    }
     if args.print || args.print_important {
         print!("{}", settings.print());
         return Ok(ExitCode::SUCCESS);

@@ -32,7 +32,8 @@ pub fn command(arguments: &[&str]) -> Command {
 
 impl Process {
     pub fn start(mut command: Command) -> Process {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let output = Arc::new(Mutex::new(String::new()));
         let pipes: [Box<dyn Read + Send>; 2] =
             [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
@@ -125,7 +126,12 @@ impl Cluster {
 
     pub fn start_at(data: &Path, namesrv: u16, broker: u16, more: &[&str]) -> Cluster {
         let mut command = command(&["serve", "--data"]);
-        command.arg(data).args(["--namesrv-port", &namesrv.to_string(), "--broker-port", &broker.to_string()]);
+        command.arg(data).args([
+            "--namesrv-port",
+            &namesrv.to_string(),
+            "--broker-port",
+            &broker.to_string(),
+        ]);
         let process = Process::start({
             command.args(more);
             command
@@ -206,4 +212,3 @@ pub fn send(wire: &mut Wire, topic: &str, body: &[u8]) -> (i32, String) {
     ];
     outcome(&wire.request(310, &fields, body))
 }
-

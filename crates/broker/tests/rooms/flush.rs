@@ -1,0 +1,166 @@
+//! `SYNC_FLUSH`: nothing is said or shown before it is on the disk.
+
+use expect_test::expect;
+
+use crate::script::check;
+
+#[test]
+fn a_send_is_answered_and_its_message_seen_after_the_sync() {
+    check(expect![[r#"
+        broker flush=sync
+        create
+          | 0
+          | announce
+        c2 pull sysFlag=6
+          | waits #2
+        sendV2 <- a
+          | waits #3
+          | sync wanted
+        c3 sendV2 <- b
+          | waits #4
+          | sync wanted
+        pull
+          | 19 suggestWhichBrokerId=0 nextBeginOffset=0 minOffset=0 maxOffset=0 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "NO_MESSAGE_IN_QUEUE"
+        max
+          | 0 offset=0
+        sync
+          | c1: #3 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+          | c2: #2 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:b]
+          | c3: #4 0 msgId=0A00000100002A9F0000000000000099 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:b]
+        sync
+    "#]]);
+}
+
+#[test]
+fn a_send_that_the_disk_did_not_confirm_in_time_is_stored_not_flushed_and_told_once() {
+    check(expect![[r#"
+        broker flush=sync
+        create
+          | 0
+          | announce
+        sendV2 <- a
+          | waits #2
+          | sync wanted
+        at 3000
+        compact sendV2 <- b
+          | waits #3
+          | sync wanted
+        at 5000
+        at 5001
+          | c1: #2 10 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        at 8001
+          | c1: #3 10 msgId=0A00000100002A9F0000000000000099 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sync
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:b]
+    "#]]);
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_confirmed_any_more_and_what_was_is_still_read() {
+    check(expect![[r#"
+        broker flush=sync
+        create
+          | 0
+          | announce
+        sendV2 <- kept
+          | waits #2
+          | sync wanted
+        sync
+          | c1: #2 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sendV2 <- lost
+          | waits #3
+          | sync wanted
+        c2 sendV2 e=1 <- lost
+          | waits #4
+          | sync wanted
+        fail 1
+        sync
+          | cannot sync /s/commitlog/00000000000000000000: injected fault
+          | c1: #3 14 msgId=0A00000100002A9F000000000000009C queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true "service not available now. the message was not confirmed: cannot sync /s/commitlog/00000000000000000000: injected fault"
+          | c2: #4 14 msgId=0A00000100002A9F0000000000000138 queueId=1 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true "service not available now. the message was not confirmed: cannot sync /s/commitlog/00000000000000000000: injected fault"
+        sendV2 <- refused
+          | 14 MSG_REGION=DefaultRegion TRACE_ON=true "service not available now. the commit log is read-only since cannot sync /s/commitlog/00000000000000000000: injected fault; free or replace the disk and restart the broker"
+        sync
+          | cannot sync /s/commitlog/00000000000000000000: injected fault
+        batch <- refused;refused
+          | 14 MSG_REGION=DefaultRegion TRACE_ON=true "service not available now. the commit log is read-only since cannot sync /s/commitlog/00000000000000000000: injected fault; free or replace the disk and restart the broker"
+        oneway sendV2 <- refused
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:kept]
+        pull queueId=1
+          | 19 suggestWhichBrokerId=0 nextBeginOffset=0 minOffset=0 maxOffset=0 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "NO_MESSAGE_IN_QUEUE"
+        commit
+          | 0
+        at 60000
+        power cut
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:kept]
+        sendV2 <- again
+          | waits #12
+          | sync wanted
+        sync
+          | c1: #12 0 msgId=0A00000100002A9F000000000000009C queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+    "#]]);
+}
+
+#[test]
+fn under_async_flush_a_failed_write_is_told_and_final() {
+    check(expect![[r#"
+        create
+          | 0
+          | announce
+        sendV2 <- kept
+          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        fail 1
+        sendV2 <- lost
+          | c1: #3 14 msgId=0A00000100002A9F000000000000009C queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true "service not available now. the message was not confirmed: cannot write to /s/commitlog/00000000000000000000: injected fault"
+        sendV2 <- refused
+          | 14 MSG_REGION=DefaultRegion TRACE_ON=true "service not available now. the commit log is read-only since cannot write to /s/commitlog/00000000000000000000: injected fault; free or replace the disk and restart the broker"
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:kept]
+        max
+          | 0 offset=1
+        kill
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:kept]
+        sendV2 <- again
+          | 0 msgId=0A00000100002A9F000000000000009C queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+    "#]]);
+}
+
+#[test]
+fn a_one_way_send_is_seen_after_the_next_sync() {
+    check(expect![[r#"
+        broker flush=sync
+        create
+          | 0
+          | announce
+        c2 pull sysFlag=6
+          | waits #2
+        oneway sendV2 <- a
+        sync
+          | c2: #2 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a]
+    "#]]);
+}
+
+#[test]
+fn what_waits_for_the_disk_is_answered_when_the_broker_stops_in_order() {
+    check(expect![[r#"
+        broker flush=sync
+        create
+          | 0
+          | announce
+        sendV2 <- a
+          | waits #2
+          | sync wanted
+        stopping
+        sync
+          | c1: #2 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        stop
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a]
+    "#]]);
+}
