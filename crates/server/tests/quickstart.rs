@@ -1,5 +1,7 @@
 //! The quick start without Java: `cometmq producer` and `cometmq consumer`.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! Whoever does not speak the protocol, or asks for what cannot be, gets a clear answer and harms nobody else.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use support::{Cluster, Wire, outcome, send};

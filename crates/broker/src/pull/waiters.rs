@@ -19,9 +19,12 @@ pub struct Waiters {
     state: Mutex<State>,
 }
 
+/// A queue by topic and number.
+type QueueKey = (Arc<str>, QueueId);
+
 #[derive(Debug, Default)]
 struct State {
-    queues: HashMap<(Arc<str>, QueueId), Vec<(Pull, Millis)>>,
+    queues: HashMap<QueueKey, Vec<(Pull, Millis)>>,
     count: usize,
     /// No deadline is before this time.
     earliest: Option<Millis>,

@@ -17,8 +17,15 @@ pub(super) fn decode(text: &str) -> Option<Header<'_>> {
         return None;
     }
     let mut scan = Scan { rest: text };
-    let mut header =
-        Header { code: 0, language: Language::Java, version: 0, opaque: 0, flag: 0, remark: None, fields: None };
+    let mut header = Header {
+        code: 0,
+        language: Language::Java,
+        version: 0,
+        opaque: 0,
+        flag: 0,
+        remark: None,
+        fields: None,
+    };
     scan.expect('{')?;
     loop {
         let key = scan.plain_string()?;

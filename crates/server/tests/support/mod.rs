@@ -1,5 +1,5 @@
 //! The real binary as a process on free ports, ended by its handle.
-#![allow(dead_code)] // Each test file uses a part.
+#![allow(dead_code, clippy::unwrap_used)] // Each test file uses a part; what fails here fails the test.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

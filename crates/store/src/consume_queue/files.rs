@@ -23,7 +23,17 @@ pub(crate) struct QueueFiles {
     disk: Arc<dyn Disk>,
     root: PathBuf,
     file_bytes: i64,
-    open: Mutex<HashMap<(TopicName, QueueId, i64), Arc<dyn DiskFile>>>,
+    open: Mutex<HashMap<FileKey, Arc<dyn DiskFile>>>,
+}
+
+/// A file by topic, queue and stream position of its first byte.
+type FileKey = (TopicName, QueueId, i64);
+
+/// An open file.
+struct Opened {
+    file: Arc<dyn DiskFile>,
+    /// It was just made.
+    is_new: bool,
 }
 
 /// What the files say of a queue.
@@ -149,7 +159,7 @@ impl QueueFiles {
     ) -> Result<(), DiskError> {
         let position = offset.0 * UNIT_BYTES;
         let base = position - position % self.file_bytes;
-        let Some(file) = self.file(topic, id, base, false)?.map(|(file, _)| file) else { return Ok(()) };
+        let Some(Opened { file, .. }) = self.file(topic, id, base, false)? else { return Ok(()) };
         let bytes = (count as i64 * UNIT_BYTES).min(base + self.file_bytes - position);
         let mut buffer = vec![0; bytes as usize];
         let read = disk::read_full_at(&*file, &mut buffer, (position - base) as u64)?;
@@ -173,7 +183,7 @@ impl QueueFiles {
             let base = position - position % self.file_bytes;
             let room = ((base + self.file_bytes - position) / UNIT_BYTES) as usize;
             let (now, later) = rest.split_at(room.min(rest.len()));
-            let (file, is_new) =
+            let Opened { file, is_new } =
                 self.file(topic, id, base, true)?.expect("a file that may be created is there");
             if is_new && position > base {
                 let fillers = ((position - base) / UNIT_BYTES) as usize;
@@ -194,7 +204,7 @@ impl QueueFiles {
         while position < to * UNIT_BYTES {
             let base = position - position % self.file_bytes;
             let until = (base + self.file_bytes).min(to * UNIT_BYTES);
-            if let Some((file, _)) = self.file(topic, id, base, false)? {
+            if let Some(Opened { file, .. }) = self.file(topic, id, base, false)? {
                 disk::write_all_at(&*file, &vec![0; (until - position) as usize], (position - base) as u64)?;
                 file.sync()?;
             }
@@ -203,17 +213,17 @@ impl QueueFiles {
         Ok(())
     }
 
-    /// An open file, and whether it was just made.
+    /// The file at `base`; `None` when it does not exist and may not be made.
     fn file(
         &self,
         topic: &TopicName,
         id: QueueId,
         base: i64,
         create: bool,
-    ) -> Result<Option<(Arc<dyn DiskFile>, bool)>, DiskError> {
+    ) -> Result<Option<Opened>, DiskError> {
         let key = (topic.clone(), id, base);
         if let Some(file) = self.open.lock().expect(POISONED).get(&key) {
-            return Ok(Some((Arc::clone(file), false)));
+            return Ok(Some(Opened { file: Arc::clone(file), is_new: false }));
         }
         let directory = self.directory(topic, id);
         let path = directory.join(segments::name(base));
@@ -237,7 +247,7 @@ impl QueueFiles {
             victim.map(|victim| open.remove(&victim));
         }
         open.insert(key, Arc::clone(&file));
-        Ok(Some((file, is_new)))
+        Ok(Some(Opened { file, is_new }))
     }
 
     fn directory(&self, topic: &TopicName, id: QueueId) -> PathBuf {
