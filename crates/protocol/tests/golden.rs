@@ -1,6 +1,8 @@
 //! Recorded frames of real Java clients and servers, and records of a real commit log: read, and written again to
 //! the same bytes.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};

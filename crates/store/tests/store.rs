@@ -1,5 +1,7 @@
 //! The store against its meaning: a list of messages per queue, on disks that crash and fail.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,1 +1,83 @@
-fn main() {}
+//! `cargo xtask`: everything that is done to this repository by a command, as Rust instead of scripts.
+//!
+//! Suggested reading order: [`test`] is the one gate and calls most others; [`tidy`] checks what the compiler does
+//! not; [`interop`] runs the official Java clients against our server, [`kill`] a server that is killed again and
+//! again; [`bench`] compares with the Java server. Beneath them: [`process`], [`workspace`], [`wire`].
+
+mod bench;
+mod chance;
+mod interop;
+mod java_server;
+mod kill;
+mod ports;
+mod process;
+mod surefire;
+mod table;
+mod test;
+mod tidy;
+mod tools;
+mod wire;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Checks and measures CometMQ.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The gate: everything that must hold before a commit, in order, up to the first failure
+    Test(test::TestArgs),
+    /// Checks layers, manifests and sources for what the compiler does not check
+    Tidy,
+    /// Runs the official Java clients, several versions, against our server
+    Interop(interop::InteropArgs),
+    /// Kills a server under load again and again, and looks for what it acknowledged
+    Kill(kill::KillArgs),
+    /// Fetches the Java name server and broker, and tells how to run them
+    JavaServer(java_server::JavaServerArgs),
+    /// Measures our server beside the Java server and a null server
+    Bench(bench::BenchArgs),
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<ExitCode> {
+    process::end_all_on_signals()?;
+    match command {
+        Command::Test(args) => return test::run(args),
+        Command::Tidy => tidy::run()?,
+        Command::Interop(args) => interop::run(args)?,
+        Command::Kill(args) => kill::run(args)?,
+        Command::JavaServer(args) => java_server::run(args)?,
+        Command::Bench(args) => bench::run(args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

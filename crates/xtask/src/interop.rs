@@ -1,0 +1,177 @@
+//! `cargo xtask interop`: the official Java clients, several versions, one after the other, against a server.
+//!
+//! The tests themselves are the Maven project in `interop/java`; here it is called and its reports are read. A run
+//! without tests is a failure, and so is a test that was skipped.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::process::Process;
+use crate::surefire::Report;
+use crate::{java_server, process, tools, workspace};
+
+/// The client versions that we promise to work with: the oldest and the newest of the wire's generations.
+const CLIENT_VERSIONS: [&str; 4] = ["4.3.2", "4.7.1", "4.9.8", "5.3.3"];
+/// Longest that the suite may take with one version, downloads included.
+const SUITE_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// Lines of a log that are shown when no test says what is wrong.
+const TAIL_LINES: usize = 40;
+/// Lines of a test's message that are shown.
+const MESSAGE_LINES: usize = 12;
+
+/// Flags of `cargo xtask interop`.
+#[derive(Debug, Args)]
+pub(crate) struct InteropArgs {
+    /// Version of the official client (may be repeated) [default: 4.3.2, 4.7.1, 4.9.8 and 5.3.3]
+    #[arg(long = "client", value_name = "VERSION")]
+    clients: Vec<String>,
+    /// What is tested: our binary, or the Java server as the oracle of the tests
+    #[arg(long, value_enum, default_value_t = Server::Binary)]
+    server: Server,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Server {
+    Binary,
+    Java,
+}
+
+impl InteropArgs {
+    /// All versions against our binary.
+    pub(crate) fn all() -> InteropArgs {
+        InteropArgs { clients: Vec::new(), server: Server::Binary }
+    }
+}
+
+/// Runs the suite with each version.
+pub(crate) fn run(args: &InteropArgs) -> Result<()> {
+    tools::require_java()?;
+    let server = match args.server {
+        Server::Binary => format!("-Dcometmq.binary={}", workspace::release_binary()?.display()),
+        Server::Java => {
+            java_server::fetch()?;
+            "-Dinterop.server=java".to_owned()
+        }
+    };
+    let clients = match args.clients.as_slice() {
+        [] => CLIENT_VERSIONS.map(str::to_owned).to_vec(),
+        clients => clients.to_vec(),
+    };
+    let mut failed = Vec::new();
+    for client in clients {
+        let suite = Suite::new(&client)?;
+        if !suite.run(&server)? {
+            failed.push(client);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("failed with client {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// The tests with one version of the client.
+struct Suite<'a> {
+    client: &'a str,
+    project: PathBuf,
+    reports: PathBuf,
+    log: PathBuf,
+}
+
+impl<'a> Suite<'a> {
+    fn new(client: &'a str) -> Result<Suite<'a>> {
+        let project = workspace::interop()?;
+        let reports = project.join("target").join(client).join("surefire-reports");
+        let logs = workspace::target()?.join("interop");
+        std::fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
+        Ok(Suite { client, project, reports, log: logs.join(format!("{client}.log")) })
+    }
+
+    /// Runs the tests and prints one line with their counts, before it what failed. False when something did.
+    fn run(&self, server: &str) -> Result<bool> {
+        // What an earlier run left would be counted.
+        remove(&self.reports, std::fs::remove_dir_all)?;
+        remove(&self.log, std::fs::remove_file)?;
+        let start = Instant::now();
+        let status = self.maven(server)?;
+        let report = Report::read(&self.reports)?;
+        let problem = problem(status, &report);
+        if let Some(problem) = &problem {
+            self.explain(problem, &report);
+        }
+        println!(
+            "client {:<6} {:>4} tests {:>3} failed {:>3} skipped {:>7.1} s{}",
+            self.client,
+            report.tests,
+            report.failed,
+            report.skipped,
+            start.elapsed().as_secs_f64(),
+            if problem.is_some() { "  FAILED" } else { "" }
+        );
+        Ok(problem.is_none())
+    }
+
+    fn maven(&self, server: &str) -> Result<ExitStatus> {
+        let mut command = workspace::maven(&self.project);
+        command.arg(format!("-Drocketmq.version={}", self.client)).arg(server).arg("test");
+        workspace::log_to(&mut command, &self.log)?;
+        let words = process::words(&command);
+        Process::spawn(format!("`{words}`"), &mut command)?.wait(SUITE_LIMIT)
+    }
+
+    fn explain(&self, problem: &str, report: &Report) {
+        for failure in &report.failures {
+            let message: Vec<&str> = failure.message.lines().take(MESSAGE_LINES).collect();
+            println!("  {}: {}", failure.test, message.join("\n    "));
+        }
+        if report.failures.is_empty() {
+            print!("{}", workspace::tail(&self.log, TAIL_LINES));
+        }
+        println!("client {}: {problem}; all output is in {}", self.client, self.log.display());
+    }
+}
+
+/// Why a run does not count as passed.
+fn problem(status: ExitStatus, report: &Report) -> Option<String> {
+    if report.failed > 0 || !report.failures.is_empty() {
+        Some(format!("{} of {} tests failed", report.failed, report.tests))
+    } else if !status.success() {
+        Some(format!("Maven failed ({status})"))
+    } else if report.tests == 0 {
+        Some("no test ran".to_owned())
+    } else if report.skipped > 0 {
+        Some(format!("{} of {} tests were skipped", report.skipped, report.tests))
+    } else {
+        None
+    }
+}
+
+fn remove(path: &Path, how: impl FnOnce(PathBuf) -> std::io::Result<()>) -> Result<()> {
+    match how(path.to_owned()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn only_tests_that_ran_and_passed_count() {
+        let (good, bad) = (ExitStatus::from_raw(0), ExitStatus::from_raw(256));
+        let passed = Report { tests: 5, ..Report::default() };
+        assert_eq!(problem(good, &passed), None);
+        assert!(problem(bad, &passed).is_some());
+        assert!(problem(good, &Report::default()).is_some());
+        assert!(problem(good, &Report { skipped: 1, ..passed.clone() }).is_some());
+        assert!(problem(good, &Report { failed: 1, ..passed }).is_some());
+    }
+}

@@ -1,0 +1,123 @@
+//! `cargo xtask test`: the one gate. The same line runs before a commit and in CI.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use crate::table::Table;
+use crate::{interop, kill, process, tidy, tools, workspace};
+
+/// Longest that one cargo command may take on a slow machine.
+const CARGO_LIMIT: Duration = Duration::from_secs(40 * 60);
+
+/// Flags of `cargo xtask test`.
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Run this part only (may be repeated)
+    #[arg(long = "part", value_name = "NAME")]
+    parts: Vec<Part>,
+}
+
+/// The parts in the order in which they run: what fails fast or often comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Java and Maven are there, or are installed
+    Tools,
+    /// All code is formatted
+    Format,
+    /// No lint warns
+    Clippy,
+    /// Layers, headers, leftovers
+    Tidy,
+    /// Unit, property and golden tests
+    Unit,
+    /// The binary as it is released
+    Build,
+    /// Official Java clients of several versions
+    Interop,
+    /// A few rounds of kill -9 under load
+    Kill,
+}
+
+impl Part {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    fn run(self) -> Result<()> {
+        let cargo = |subcommand: &str, arguments: &[&str]| {
+            let mut command = workspace::cargo(subcommand)?;
+            command.args(arguments);
+            println!("$ {}", process::words(&command));
+            process::run(&mut command, CARGO_LIMIT)
+        };
+        match self {
+            Part::Tools => tools::require_java(),
+            Part::Format => cargo("fmt", &["--all", "--check"]),
+            Part::Clippy => cargo("clippy", &["--workspace", "--all-targets", "--", "-D", "warnings"]),
+            Part::Tidy => tidy::run(),
+            Part::Unit => cargo("test", &["--workspace"]),
+            Part::Build => cargo("build", &["--release"]),
+            Part::Interop => interop::run(&interop::InteropArgs::all()),
+            Part::Kill => kill::run(&kill::KillArgs::short()),
+        }
+    }
+}
+
+/// What became of a part.
+enum Outcome {
+    Passed(Duration),
+    Failed(Duration),
+    NotRun,
+}
+
+/// Runs the parts up to the first failure. The last line printed tells how many passed and failed.
+pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
+    let wanted = |part: &&Part| args.parts.is_empty() || args.parts.contains(part);
+    let parts: Vec<Part> = Part::value_variants().iter().filter(wanted).copied().collect();
+    let mut outcomes = Vec::new();
+    let mut failed = false;
+    for (number, &part) in parts.iter().enumerate() {
+        if failed {
+            outcomes.push(Outcome::NotRun);
+            continue;
+        }
+        println!("\n== {}/{} {}", number + 1, parts.len(), part.name());
+        let start = Instant::now();
+        let result = part.run();
+        let took = start.elapsed();
+        failed = result.is_err();
+        outcomes.push(if failed { Outcome::Failed(took) } else { Outcome::Passed(took) });
+        if let Err(error) = result {
+            println!("\n** {} FAILED: {error:#}", part.name());
+            println!("** this part alone: cargo xtask test --part {}", part.name());
+        }
+    }
+    print_summary(&parts, &outcomes);
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn print_summary(parts: &[Part], outcomes: &[Outcome]) {
+    let mut table = Table::new(["part", "result", "time"]);
+    let (mut passed, mut failed, mut total) = (0, 0, Duration::ZERO);
+    for (part, outcome) in parts.iter().zip(outcomes) {
+        let (result, took) = match outcome {
+            Outcome::Passed(took) => ("passed", Some(*took)),
+            Outcome::Failed(took) => ("FAILED", Some(*took)),
+            Outcome::NotRun => ("not run", None),
+        };
+        passed += usize::from(result == "passed");
+        failed += usize::from(result == "FAILED");
+        total += took.unwrap_or_default();
+        table.row([part.name(), result.to_owned(), took.map_or(String::new(), seconds)]);
+    }
+    table.row(["total".to_owned(), String::new(), seconds(total)]);
+    println!("\n{table}");
+    println!("{passed} passed, {failed} failed");
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
