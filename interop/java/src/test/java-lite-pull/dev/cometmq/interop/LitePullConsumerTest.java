@@ -1,7 +1,6 @@
 package dev.cometmq.interop;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
-import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.util.ArrayList;
 import java.util.List;
@@ -48,11 +47,15 @@ class LitePullConsumerTest {
         String group = Clients.unique("lite");
         List<String> first = send(100);
         assertEquals(first, poll(group, 100));
+        session.awaitCommitted(server, group, topic, 100);
         List<String> second = send(60);
         assertEquals(second, poll(group, 60));
     }
 
-    /** Assigned to one queue and moved to an offset, the consumer reads from exactly there to the end. */
+    /**
+     * Assigned to one queue the consumer reads all of it; moved back to an offset it reads from exactly there to the end.
+     * It is moved only when it has read everything: the client takes the answer of a pull that was on its way.
+     */
     @Test
     void assignmentAndSeek() throws Exception {
         MessageQueue queue = new MessageQueue(topic, "broker-a", 3);
@@ -64,6 +67,7 @@ class LitePullConsumerTest {
         try {
             assertEquals(4, consumer.fetchMessageQueues(topic).size());
             consumer.assign(List.of(queue));
+            pollCount(consumer, 40);
             consumer.seek(queue, 25);
             List<MessageExt> messages = pollCount(consumer, 15);
             for (int i = 0; i < 15; i++) {
@@ -111,7 +115,8 @@ class LitePullConsumerTest {
             messages.addAll(consumer.poll(500));
         }
         messages.addAll(consumer.poll(1000));
-        assertTrue(messages.size() == count, messages.size() + " messages instead of " + count);
+        assertEquals(count, messages.size(), () -> "queue and offset of each: " + messages.stream()
+            .map(message -> message.getQueueId() + "/" + message.getQueueOffset()).toList());
         return messages;
     }
 }

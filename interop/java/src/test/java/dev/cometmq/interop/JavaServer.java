@@ -3,6 +3,7 @@ package dev.cometmq.interop;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
@@ -11,6 +12,7 @@ import java.util.Map;
 /** The Java RocketMQ name server and broker that java-server/pom.xml fetches: the oracle these tests are proved with. */
 final class JavaServer implements Software {
     private static final int TERMINATED_BY_SIGNAL = 143;
+    private static final Duration REGISTRATION_LIMIT = Duration.ofSeconds(60);
 
     private final Path lib;
 
@@ -45,12 +47,21 @@ final class JavaServer implements Software {
         return broker(directory, name, port, namesrvs, Map.of());
     }
 
-    /** The Java broker announces its boot before the name server knows its topics, TBW102 among them. */
+    /**
+     * The Java broker announces its boot before the name server knows its topics, TBW102 among them; if its first
+     * registration fails, that takes until the next.
+     */
     @Override
     public void awaitUsable(String namesrv, Map<String, String> brokerProperties) throws Exception {
         if (!"false".equals(brokerProperties.get("autoCreateTopicEnable"))) {
             try (TopicReader reader = new TopicReader(namesrv)) {
-                reader.queues("TBW102");
+                Await.until(REGISTRATION_LIMIT, () -> {
+                    try {
+                        return reader.queues("TBW102").isEmpty() ? "no queues" : null;
+                    } catch (Exception e) {
+                        return e.toString();
+                    }
+                });
             }
         }
     }
@@ -63,6 +74,7 @@ final class JavaServer implements Software {
     private ServerProcess broker(Path directory, String name, int port, String namesrvs, Map<String, String> more)
         throws IOException {
         Map<String, String> properties = new HashMap<>(ServerProcess.brokerProperties(directory, name, port));
+        properties.put("registerNameServerPeriod", "10000");
         properties.putAll(more);
         Path configuration = ServerProcess.writeProperties(directory, "broker.conf", properties);
         List<String> command = java(directory, "1g");

@@ -81,7 +81,6 @@ class RefusalTest {
         String topic = session.newTopic(server, "large");
         DefaultMQProducer producer = session.newProducer();
         producer.setMaxMessageSize(8 * 1024 * 1024);
-        producer.setSendMsgTimeout(10_000);
         session.start(producer);
         byte[] body = new byte[5 * 1024 * 1024];
         new Random(2).nextBytes(body);

@@ -14,7 +14,6 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
-import org.apache.rocketmq.client.consumer.DefaultMQPullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.store.ReadOffsetType;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
@@ -136,27 +135,13 @@ class RestartTest {
                 return consumed == end ? null : "the client has offsets of " + consumed + " of " + end + " messages";
             });
             consumer.shutdown();
-            awaitCommitted(session.pullConsumer(group), queues, end);
+            session.awaitCommitted(server, group, topic, end);
         }
     }
 
     private static long end(Inbox inbox, MessageQueue queue) {
         return inbox.messages().stream().filter(message -> message.getQueueId() == queue.getQueueId())
             .mapToLong(MessageExt::getQueueOffset).max().orElse(-1) + 1;
-    }
-
-    private static void awaitCommitted(DefaultMQPullConsumer consumer, List<MessageQueue> queues, long end) {
-        Await.until(Duration.ofSeconds(5), () -> {
-            long committed = 0;
-            for (MessageQueue queue : queues) {
-                try {
-                    committed += consumer.fetchConsumeOffset(queue, true);
-                } catch (Exception e) {
-                    return e.toString();
-                }
-            }
-            return committed == end ? null : "committed are " + committed + " of " + end + " messages";
-        });
     }
 
     private static void awaitLines(Path file, long count) {

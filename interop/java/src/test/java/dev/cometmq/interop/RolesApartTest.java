@@ -9,6 +9,7 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.stream.Collectors;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.SendResult;
@@ -24,8 +25,8 @@ class RolesApartTest {
 
     /**
      * Messages of one topic spread over both brokers and a group gets all of them. When a broker and a name server are
-     * killed, the producer's every send still succeeds, on the other broker, and clients that start then find it: at
-     * their second try, since a 5.x client that happens to begin with the dead name server fails its first request.
+     * killed, the producer's every send still succeeds, on the other broker, and the group gets it. So does a producer
+     * that starts only then: by its second try, as a 5.x client that begins with the dead name server fails once.
      */
     @Test
     void twoNameServersAndTwoBrokers(@TempDir(cleanup = CleanupMode.NEVER) Path directory) throws Exception {
@@ -50,8 +51,10 @@ class RolesApartTest {
 
             DefaultMQProducer producer = session.producer();
             List<SendResult> sent = send(producer, topic, 80);
-            assertEquals(Map.of("broker-a", 40L, "broker-b", 40L), sent.stream()
-                .collect(Collectors.groupingBy(result -> result.getMessageQueue().getBrokerName(), Collectors.counting())));
+            Map<String, Long> spread = sent.stream()
+                .collect(Collectors.groupingBy(result -> result.getMessageQueue().getBrokerName(), Collectors.counting()));
+            assertEquals(Set.of("broker-a", "broker-b"), spread.keySet());
+            assertTrue(spread.values().stream().allMatch(count -> count >= 20), "spread " + spread);
             Inbox inbox = new Inbox();
             session.consumer(Clients.unique("cluster"), topic, "*", inbox);
             inbox.awaitExactly(ids(sent));
@@ -62,9 +65,6 @@ class RolesApartTest {
             assertTrue(sentToOne.stream().allMatch(result -> result.getMessageQueue().getBrokerName().equals("broker-a")));
             inbox.awaitAll(ids(sentToOne));
 
-            Inbox late = new Inbox();
-            session.consumer(Clients.unique("late"), topic, "*", late);
-            late.awaitAll(ids(sentToOne));
             DefaultMQProducer lateProducer = session.producer();
             Await.until(Duration.ofSeconds(10), () -> {
                 try {

@@ -173,7 +173,6 @@ class SendModesTest {
     void bodyOfNearlyTheMaximumSize() throws Exception {
         byte[] body = new byte[4 * 1024 * 1024 - 16 * 1024];
         new Random(1).nextBytes(body);
-        producer.setSendMsgTimeout(10_000);
         assertEquals(SendStatus.SEND_OK, producer.send(new Message(topic, body)).getSendStatus());
         List<MessageExt> stored = session.reader().readAll(topic);
         assertEquals(1, stored.size());

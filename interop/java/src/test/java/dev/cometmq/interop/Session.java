@@ -1,8 +1,12 @@
 package dev.cometmq.interop;
 
 import java.lang.reflect.Method;
+import java.time.Duration;
 import java.util.ArrayDeque;
 import java.util.Deque;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
 import org.apache.rocketmq.client.consumer.DefaultMQPullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.exception.MQClientException;
@@ -10,6 +14,9 @@ import org.apache.rocketmq.client.impl.MQClientAPIImpl;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.common.TopicConfig;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
+import org.apache.rocketmq.common.message.MessageQueue;
+import org.apache.rocketmq.remoting.RemotingClient;
+import org.apache.rocketmq.remoting.protocol.RemotingCommand;
 
 /**
  * The official clients of one test. All that it started are shut down when it closes, in the background: one client
@@ -26,6 +33,11 @@ final class Session implements AutoCloseable {
      */
     private static final int HEARTBEAT_MS = 2000;
 
+    private static final Duration COMMIT_LIMIT = Duration.ofSeconds(5);
+    private static final int QUERY_CONSUMER_OFFSET = 14;
+    /** Instead of 3 s: on a busy machine the client must not send a message twice because the answer is late. */
+    private static final int SEND_TIMEOUT_MS = 10_000;
+
     private static final String TEMPLATE_TOPIC = "TBW102";
 
     final String namesrv;
@@ -41,7 +53,9 @@ final class Session implements AutoCloseable {
 
     /** A producer that is not started yet, for tests that set it up. */
     DefaultMQProducer newProducer() {
-        return Clients.separate(new DefaultMQProducer(Clients.unique("producer")), namesrv);
+        DefaultMQProducer producer = Clients.separate(new DefaultMQProducer(Clients.unique("producer")), namesrv);
+        producer.setSendMsgTimeout(SEND_TIMEOUT_MS);
+        return producer;
     }
 
     DefaultMQProducer start(DefaultMQProducer producer) throws MQClientException {
@@ -105,6 +119,30 @@ final class Session implements AutoCloseable {
         createTopic(server.brokerAddress(), topic, READ_WRITE);
         reader().queues(topic);
         return topic;
+    }
+
+    /**
+     * Waits until the server holds a group's offsets for all of a topic's messages: clients commit with oneway requests.
+     * Asks by hand, since a second consumer of the group would take part in its rebalance.
+     */
+    void awaitCommitted(Server server, String group, String topic, long total) throws Exception {
+        RemotingClient client = remote(producer()).getRemotingClient();
+        List<MessageQueue> queues = reader().queues(topic);
+        Await.until(COMMIT_LIMIT, () -> {
+            long committed = 0;
+            for (MessageQueue queue : queues) {
+                RemotingCommand request = RemotingCommand.createRequestCommand(QUERY_CONSUMER_OFFSET, null);
+                request.setExtFields(new HashMap<>(Map.of("consumerGroup", group, "topic", topic,
+                    "queueId", Integer.toString(queue.getQueueId()))));
+                try {
+                    RemotingCommand reply = client.invokeSync(server.brokerAddress(), request, 3000);
+                    committed += reply.getCode() == 0 ? Long.parseLong(reply.getExtFields().get("offset")) : 0;
+                } catch (Exception e) {
+                    return e.toString();
+                }
+            }
+            return committed == total ? null : "committed are " + committed + " of " + total + " messages";
+        });
     }
 
     /** Broadcasting instead of clustering; the mode's type moved to another package between 4.x and 5.x. */
