@@ -52,6 +52,14 @@ impl Offsets {
         }
     }
 
+    /// Moves a group forward in a queue. What a pull says of the offset may be older than a commit that came by another
+    /// connection, so it never takes one back.
+    pub fn advance(&self, group: &str, topic: &str, queue: QueueId, offset: QueueOffset) {
+        if self.get(group, topic, queue).is_none_or(|known| known < offset) {
+            self.set(group, topic, queue, offset);
+        }
+    }
+
     /// Writes the offsets when they changed since the last time.
     pub(crate) fn save(&self, now: Millis) -> Result<(), DiskError> {
         if !self.unsaved.swap(false, Ordering::AcqRel) {

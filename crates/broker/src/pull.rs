@@ -79,7 +79,7 @@ impl Broker {
         };
         if header.sys_flag & pull_flag::COMMIT_OFFSET != 0 && header.commit_offset >= 0 {
             let offset = QueueOffset(header.commit_offset);
-            self.offsets.set(&header.consumer_group, &header.topic, pull.queue_id, offset);
+            self.offsets.advance(&header.consumer_group, &header.topic, pull.queue_id, offset);
         }
         let wait_ms = if header.sys_flag & pull_flag::SUSPEND == 0 {
             0

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt;
+use std::pin::pin;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -61,6 +62,11 @@ pub(crate) fn end_all_on_signals() -> Result<()> {
     Ok(())
 }
 
+/// Whether a signal asked us to end.
+pub(crate) fn interrupted() -> bool {
+    groups().interrupted
+}
+
 /// A running process that ends, with its children, when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -113,6 +119,19 @@ impl Process {
                 bail!("{} still ran after {} s and was killed", self.name, limit.as_secs());
             }
             thread::sleep(POLL);
+        }
+    }
+
+    /// Waits for `work`, which needs this process: an error as soon as the process ends.
+    pub(crate) async fn needed_by<T>(&mut self, work: impl Future<Output = T>) -> Result<T> {
+        let mut work = pin!(work);
+        loop {
+            if let Some(status) = self.ended()? {
+                bail!("{} ended by itself ({status})", self.name);
+            }
+            if let Ok(done) = tokio::time::timeout(POLL, &mut work).await {
+                return Ok(done);
+            }
         }
     }
 
@@ -196,6 +215,15 @@ mod tests {
     fn waiting_has_a_limit() {
         let error = sleeper().wait(Duration::from_millis(50)).unwrap_err();
         assert_eq!(error.to_string(), "sleeper still ran after 0 s and was killed");
+    }
+
+    #[test]
+    fn work_that_needs_a_process_fails_with_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut short = Process::spawn("short", Command::new("sh").args(["-c", "exit 3"])).unwrap();
+        let error = runtime.block_on(short.needed_by(std::future::pending::<()>())).unwrap_err();
+        assert_eq!(error.to_string(), "short ended by itself (exit status: 3)");
+        assert_eq!(runtime.block_on(sleeper().needed_by(async { 7 })).unwrap(), 7);
     }
 
     #[test]

@@ -17,9 +17,12 @@ use cometmq_protocol::headers::topic::CreateTopicHeader;
 use cometmq_protocol::message::ids::parse_offset_id;
 use cometmq_protocol::{LogOffset, Request, ResponseCode};
 use cometmq_remoting::{ClientConnection, ClientOptions, RemotingError, Response};
+use tokio::time::{sleep, timeout};
 
 /// Longest wait for a reply. A broker that takes longer is broken, not slow.
 const REPLY_LIMIT: Duration = Duration::from_secs(20);
+/// Longest wait for the reply to an attempt at a server that starts: what it swallowed must not count as its start.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(1);
 /// Pause between two attempts to reach a server that starts.
 const RETRY_PAUSE: Duration = Duration::from_millis(2);
 /// Most messages that one pull asks for.
@@ -73,7 +76,7 @@ impl Wire {
                 Err(error) if Instant::now() >= deadline => {
                     return Err(error).context("the server did not start");
                 }
-                Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
+                Err(_) => sleep(RETRY_PAUSE).await,
             }
         }
     }
@@ -178,16 +181,17 @@ impl Wire {
 pub(crate) async fn first_accepted_send(address: &str, topic: &str, deadline: Instant) -> Result<Instant> {
     loop {
         let wire = Wire::connect_by(address, deadline).await?;
-        let sent = wire.send(topic, 0, Bytes::from_static(b"first")).await;
+        let sent = timeout(ATTEMPT_LIMIT, wire.send(topic, 0, Bytes::from_static(b"first"))).await;
         let problem = match sent {
-            Ok(Sent::Stored(_)) => return Ok(Instant::now()),
-            Ok(Sent::Refused(reason)) => reason,
-            Err(error) => error.to_string(),
+            Ok(Ok(Sent::Stored(_))) => return Ok(Instant::now()),
+            Ok(Ok(Sent::Refused(reason))) => reason,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no reply".to_owned(),
         };
         if Instant::now() >= deadline {
             bail!("the broker at {address} accepts no message: {problem}");
         }
-        tokio::time::sleep(RETRY_PAUSE).await;
+        sleep(RETRY_PAUSE).await;
     }
 }
 

@@ -231,7 +231,7 @@ fn what_is_not_in_order_is_refused_in_the_order_of_the_checks() {
 }
 
 #[test]
-fn a_pull_commits_the_offset_that_it_says_it_does() {
+fn a_pull_commits_the_offset_that_it_says_it_does_but_takes_none_back() {
     check(expect![[r#"
         sendV2 <- a
           | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
@@ -251,7 +251,7 @@ fn a_pull_commits_the_offset_that_it_says_it_does() {
         pull sysFlag=5 commitOffset=3 queueOffset=99
           | 21 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "OFFSET_OVERFLOW_BADLY"
         query
-          | 0 offset=3
+          | 0 offset=7
         pull sysFlag=5 commitOffset=4 topic=Unknown
           | 17 "topic[Unknown] not exist, apply first please!"
         query topic=Unknown

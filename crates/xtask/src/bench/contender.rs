@@ -1,10 +1,13 @@
 //! The servers that are compared: how each is started on its own directory and ports, and what it costs.
 
 use std::fmt::{self, Display, Formatter, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use crate::java_server::JVM_OPENINGS;
@@ -12,6 +15,10 @@ use crate::ports::Ports;
 use crate::process::Process;
 use crate::workspace;
 
+/// Longest that a name server may take to listen.
+const LISTEN_LIMIT: Duration = Duration::from_secs(120);
+/// Pause between two looks whether it does.
+const LISTEN_POLL: Duration = Duration::from_millis(5);
 /// Lines of each log that a failure shows.
 const TAIL_LINES: usize = 15;
 
@@ -90,16 +97,30 @@ impl Contender {
         Ok(Contender { software, commands, processes: Vec::new(), directory, ports })
     }
 
-    /// Starts all processes, all at once.
-    pub(super) fn start(&mut self) -> Result<()> {
+    /// Starts all processes and returns the moment in which the broker was started.
+    ///
+    /// A name server of its own listens before that. A Java broker that is started beside it now and then takes
+    /// several times as long, which would be our doing and not its.
+    pub(super) fn start(&mut self) -> Result<Instant> {
         self.processes.clear();
-        for (name, command) in &mut self.commands {
+        let mut started = Instant::now();
+        let last = self.commands.len() - 1;
+        for (index, (name, command)) in self.commands.iter_mut().enumerate() {
             command.current_dir(self.directory.path()).env("HOME", self.directory.path());
             command.env_remove("NAMESRV_ADDR").env_remove("ROCKETMQ_HOME").env_remove("JAVA_TOOL_OPTIONS");
             workspace::log_to(command, &self.directory.path().join(format!("{name}.log")))?;
+            started = Instant::now();
             self.processes.push(Process::spawn(format!("{} {name}", self.software), command)?);
+            if index < last {
+                await_listening(self.ports.namesrv)?;
+            }
         }
-        Ok(())
+        Ok(started)
+    }
+
+    /// Waits for `work`, which needs the broker.
+    pub(super) async fn needed_by<T>(&mut self, work: impl Future<Output = T>) -> Result<T> {
+        self.processes.last_mut().context("nothing was started")?.needed_by(work).await
     }
 
     /// SIGKILL to all processes.
@@ -145,6 +166,15 @@ impl Contender {
             text
         })
     }
+}
+
+fn await_listening(port: u16) -> Result<()> {
+    let deadline = Instant::now() + LISTEN_LIMIT;
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        ensure!(Instant::now() < deadline, "nobody listens on port {port}");
+        thread::sleep(LISTEN_POLL);
+    }
+    Ok(())
 }
 
 fn rss_kib(pid: u32) -> Result<u64> {

@@ -88,7 +88,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         effort: Effort::of(args),
         runtime: tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?,
     };
-    let mut report = Report::default();
+    let mut report = Report::of(args.quick);
     bench.throughput(&mut report)?;
     bench.sync_flush(&mut report)?;
     bench.resources(&mut report)?;
@@ -186,13 +186,13 @@ impl Bench {
         Ok(())
     }
 
-    /// Starts the server's processes; the time until it accepted a message.
+    /// Starts the server; the time from the start of the broker until it accepted a message.
     fn start(&self, contender: &mut Contender) -> Result<Duration> {
         let address = contender.broker();
-        let started = Instant::now();
-        contender.start()?;
+        let started = contender.start()?;
         let accepted = wire::first_accepted_send(&address, "first", started + START_LIMIT);
-        let accepted = self.runtime.block_on(accepted).with_context(|| contender.log_tail())?;
+        let accepted = self.runtime.block_on(contender.needed_by(accepted));
+        let accepted = accepted.and_then(|accepted| accepted).with_context(|| contender.log_tail())?;
         Ok(accepted - started)
     }
 

@@ -20,7 +20,7 @@ pub(super) enum Measure {
     PerCpuSecond,
     /// Messages that were not accepted.
     Failed,
-    /// Empty directory to first accepted message.
+    /// Start on an empty directory to first accepted message.
     ColdStartMs,
     /// Memory right after a start.
     IdleMib,
@@ -55,12 +55,20 @@ impl Measure {
             _ => thousands(value.round() as u64),
         }
     }
+
+    /// One number for all rounds.
+    fn sum_up(self, samples: &[f64]) -> f64 {
+        // A median would hide a round in which messages were refused.
+        if self == Measure::Failed { samples.iter().sum() } else { median(samples) }
+    }
 }
 
 /// All samples, in the order of their first appearance.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Report {
     rows: Vec<Row>,
+    trial: bool,
+    load_before: String,
 }
 
 #[derive(Debug)]
@@ -71,6 +79,11 @@ struct Row {
 }
 
 impl Report {
+    /// No samples yet. Of a `trial` the numbers mean nothing.
+    pub(super) fn of(trial: bool) -> Report {
+        Report { rows: Vec::new(), trial, load_before: load_average() }
+    }
+
     /// Adds one sample.
     pub(super) fn add(&mut self, scenario: &str, measure: Measure, software: Software, value: f64) {
         let known = self.rows.iter().position(|row| row.scenario == scenario && row.measure == measure);
@@ -97,15 +110,20 @@ impl Report {
 
     /// The table with a few words about how it came about.
     pub(super) fn markdown(&self, heap: &str, rounds: u32) -> String {
+        let trial = if self.trial { "**A trial run: these numbers mean nothing.**\n" } else { "" };
         let mut text = format!(
-            "Medians of {rounds} rounds in which the servers took turns; client (official Java client 5.3.3) and \
+            "{trial}Medians of {rounds} rounds in which the servers took turns; client (official Java client 5.3.3) and \
              server share {}.\nJava broker: 5.3.3 with a heap of {heap}, G1, name server with 256 MiB.\n\
+             A start is that of the broker: Java's name server already listens, ours starts along.\n\
+             Where CometMQ comes near the null server, which stores nothing, the client is the limit.\n\
+             Load average of the machine before the run: {}; above 1 other work disturbed it.\n\
              \"better\" is how many times better CometMQ is than Java: more messages, or less time or memory.\n",
-            machine()
+            machine(),
+            self.load_before
         );
         let mut table = Table::new(["scenario", "measure", "Java 5.3.3", "CometMQ", "better", "null server"]);
         for row in &self.rows {
-            let value = |software| row.samples.get(&software).map(|samples| median(samples));
+            let value = |software| row.samples.get(&software).map(|samples| row.measure.sum_up(samples));
             let shown = |software| value(software).map_or(String::new(), |value| row.measure.show(value));
             table.row([
                 row.scenario.clone(),
@@ -148,6 +166,11 @@ fn thousands(number: u64) -> String {
     groups.join(" ")
 }
 
+fn load_average() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().unwrap_or("unknown").to_owned()
+}
+
 fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -171,11 +194,18 @@ mod tests {
 
     #[test]
     fn a_row_has_the_servers_side_by_side() {
-        let mut report = Report::default();
+        let mut report = Report::of(true);
         for (software, value) in [(Software::Java, 10.0), (Software::Comet, 20.0), (Software::Java, 12.0)] {
             report.add("send", Measure::Rate, software, value);
         }
         let markdown = report.markdown("1g", 2);
         assert!(markdown.contains("| send | messages/s | 11 | 20 | 1.8× |  |\n"), "{markdown}");
+        assert!(markdown.starts_with("**A trial run"), "{markdown}");
+    }
+
+    #[test]
+    fn one_round_with_failures_among_good_ones_is_seen() {
+        assert_eq!(Measure::Failed.sum_up(&[0.0, 0.0, 7.0]), 7.0);
+        assert_eq!(Measure::Rate.sum_up(&[1.0, 2.0, 7.0]), 2.0);
     }
 }

@@ -24,7 +24,7 @@ use crate::ports::Ports;
 use crate::process::Process;
 use crate::table::Table;
 use crate::wire::Wire;
-use crate::workspace;
+use crate::{process, workspace};
 
 const TOPIC: &str = "kill";
 const QUEUES: i32 = 8;
@@ -102,6 +102,9 @@ pub(crate) fn run(args: &KillArgs) -> Result<()> {
         println!("  {example}");
     }
     print!("{}", workspace::tail(&campaign.server.log, TAIL_LINES));
+    if process::interrupted() {
+        bail!("interrupted");
+    }
     let kept = directory.keep();
     bail!("seed {seed}: {problem}; the server's directory and log are kept in {}", kept.display())
 }
@@ -203,8 +206,12 @@ impl Campaign {
     /// The topic must survive the kill right after its creation was acknowledged.
     async fn create_topic(&self) -> Result<()> {
         let mut process = self.server.start()?;
-        let wire = Wire::connect_by(&self.server.address(), Instant::now() + START_LIMIT).await?;
-        wire.create_topic(TOPIC, QUEUES).await?;
+        let address = self.server.address();
+        let create = async {
+            let wire = Wire::connect_by(&address, Instant::now() + START_LIMIT).await?;
+            wire.create_topic(TOPIC, QUEUES).await
+        };
+        process.needed_by(create).await??;
         process.kill()
     }
 
@@ -218,17 +225,12 @@ impl Campaign {
             let bodies = body::Bodies::new(number, sender, self.chance.next());
             senders.spawn(load::send_until_killed(round.clone(), sender, bodies));
         }
-        let accepted = timeout(START_LIMIT, round.first_accepted()).await;
-        if let Some(status) = process.ended()? {
-            bail!("the server ended by itself: {status}");
-        }
+        let accepted = process.needed_by(timeout(START_LIMIT, round.first_accepted())).await?;
         let accepted =
             accepted.with_context(|| format!("no send was accepted in {} s", START_LIMIT.as_secs()))?;
         self.restarts.push(accepted - started);
-        sleep(Duration::from_millis(self.chance.within(LOAD_MS))).await;
-        if let Some(status) = process.ended()? {
-            bail!("the server ended by itself under load: {status}");
-        }
+        let load = Duration::from_millis(self.chance.within(LOAD_MS));
+        process.needed_by(sleep(load)).await.context("under load")?;
         round.announce_kill();
         process.kill()?;
         let join = async {
@@ -243,11 +245,16 @@ impl Campaign {
     /// Starts the server, reads every queue from its beginning, kills it.
     async fn read_back(&mut self) -> Result<Findings> {
         let mut process = self.server.start()?;
-        let wire = Wire::connect_by(&self.server.address(), Instant::now() + START_LIMIT).await?;
+        let address = self.server.address();
         let mut read_back = ReadBack::new(&self.ledger);
-        for queue in 0..QUEUES {
-            read_queue(&wire, queue, &mut read_back).await?;
-        }
+        let read = async {
+            let wire = Wire::connect_by(&address, Instant::now() + START_LIMIT).await?;
+            for queue in 0..QUEUES {
+                read_queue(&wire, queue, &mut read_back).await?;
+            }
+            anyhow::Ok(())
+        };
+        process.needed_by(read).await??;
         process.kill()?;
         Ok(read_back.finish())
     }
