@@ -75,6 +75,8 @@ final class JavaServer implements Software {
         throws IOException {
         Map<String, String> properties = new HashMap<>(ServerProcess.brokerProperties(directory, name, port));
         properties.put("registerNameServerPeriod", "10000");
+        // Instead of 200 ms: on a busy machine the broker would refuse sends that waited longer, and of a oneway nobody hears.
+        properties.put("waitTimeMillsInSendQueue", "10000");
         properties.putAll(more);
         Path configuration = ServerProcess.writeProperties(directory, "broker.conf", properties);
         List<String> command = java(directory, "1g");
