@@ -6,14 +6,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use cometmq_protocol::body::topic::permission;
-use cometmq_protocol::headers::send::{SendMessageHeader, SendMessageReply};
+use cometmq_protocol::headers::send::{REGION, SendMessageHeader, SendMessageReply};
 use cometmq_protocol::message::properties::{self, Properties, key};
 use cometmq_protocol::message::record::{self, PROPERTIES_BYTES_MAX};
 use cometmq_protocol::message::{Record, batch, ids, sys_flag, tags};
 use cometmq_protocol::names::{PROTECTED_TOPICS, RETRY_PREFIX, TopicName};
-use cometmq_protocol::{
-    Header, LogOffset, Millis, Peer, QueueId, QueueOffset, Reply, ResponseCode, SerializeType,
-};
+use cometmq_protocol::{LogOffset, Millis, Peer, QueueId, QueueOffset, Reply, ResponseCode, SerializeType};
 use cometmq_store::AppendError;
 
 use crate::broker::Broker;
@@ -40,16 +38,12 @@ impl Accepted {
             transaction_id: Some(self.unique_key.into()),
             borrows: std::marker::PhantomData,
         };
-        let header = Header::response(ResponseCode::Success.code(), opaque, None, None);
-        header.encode_typed(&fields, &REGION, serialize_type, 0, out);
+        fields.encode_accepted(opaque, serialize_type, out);
     }
 }
 
 /// Bits of the sysFlag that producers set: whether and how the body is compressed.
 const PRODUCER_FLAGS: i32 = sys_flag::COMPRESSED | 7 << sys_flag::COMPRESSION_SHIFT;
-
-/// Fields that every reply to a send has, refusals included: Java clients fail on a send reply without any.
-const REGION: [(&str, &str); 2] = [("MSG_REGION", "DefaultRegion"), ("TRACE_ON", "true")];
 
 fn refuse(code: ResponseCode, remark: impl Into<Cow<'static, str>>) -> Reply {
     REGION.iter().fold(Reply::refuse(code, remark), |reply, (name, value)| reply.with_field(name, *value))

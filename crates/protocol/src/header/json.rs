@@ -193,10 +193,15 @@ fn number(value: i32, out: &mut BytesMut) {
     out.put_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-fn string(text: &str, out: &mut BytesMut) {
-    // Most names and values are plain: nothing in them to escape. Looked at without a way out, which is faster.
+/// Whether nothing in a short text needs to be escaped. Looked at without a way out, which is faster.
+pub(crate) fn is_plain(text: &str) -> bool {
     let plain = |so_far, byte: &u8| so_far & (*byte >= 0x20) & (*byte != b'"') & (*byte != b'\\');
-    if text.len() <= 64 && text.as_bytes().iter().fold(true, plain) {
+    text.len() <= 64 && text.as_bytes().iter().fold(true, plain)
+}
+
+fn string(text: &str, out: &mut BytesMut) {
+    // Most names and values are plain.
+    if is_plain(text) {
         out.put_u8(b'"');
         out.put_slice(text.as_bytes());
         out.put_u8(b'"');

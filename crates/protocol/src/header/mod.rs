@@ -9,6 +9,8 @@ mod plain;
 
 use std::borrow::Cow;
 
+pub(crate) use json::is_plain;
+
 use bytes::BytesMut;
 
 use crate::VERSION;
@@ -183,6 +185,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Adds a field; the last of two equal names wins on reading, as in a map.
+    #[inline]
     pub fn push(&mut self, name: impl Into<Cow<'a, str>>, value: impl Into<Cow<'a, str>>) {
         self.0.push((name.into(), value.into()));
     }
@@ -207,9 +210,9 @@ impl<'a> Fields<'a> {
         self.0.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
     }
 
-    /// Names and values, each taken out once by a typed header.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> + '_ {
-        self.0.iter_mut().map(|(name, value)| (Cow::clone(name), std::mem::take(value)))
+    /// Names, and values to be taken out by a typed header.
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = (&str, &mut Cow<'a, str>)> {
+        self.0.iter_mut().map(|(name, value)| (&**name, value))
     }
 
     /// The same fields without borrowing from the frame.

@@ -6,8 +6,6 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr2;
-
 use super::{FIELDS_MAX, Fields, Header, Language};
 
 /// Reads a header in the usual form.
@@ -16,7 +14,7 @@ pub(super) fn decode(text: &str) -> Option<Header<'_>> {
     if text.bytes().fold(false, |found, byte| found | (byte < 0x20)) {
         return None;
     }
-    let mut scan = Scan { rest: text };
+    let mut scan = Scan { text, at: 0 };
     let mut header = Header {
         code: 0,
         language: Language::Java,
@@ -26,10 +24,10 @@ pub(super) fn decode(text: &str) -> Option<Header<'_>> {
         remark: None,
         fields: None,
     };
-    scan.expect('{')?;
+    scan.expect(b'{')?;
     loop {
         let key = scan.plain_string()?;
-        scan.expect(':')?;
+        scan.expect(b':')?;
         match key {
             "code" => header.code = scan.number()?,
             "flag" => header.flag = scan.number()?,
@@ -41,39 +39,39 @@ pub(super) fn decode(text: &str) -> Option<Header<'_>> {
             "serializeTypeCurrentRPC" => drop(scan.plain_string()?),
             _ => return None,
         }
-        if scan.take(',').is_none() {
+        if scan.expect(b',').is_none() {
             break;
         }
     }
-    scan.expect('}')?;
-    scan.rest.is_empty().then_some(header)
+    scan.expect(b'}')?;
+    (scan.at == text.len()).then_some(header)
 }
 
+/// Reads from front to back. `at` is always the border of a character: it only ever moves past ASCII ones, or to one.
 struct Scan<'a> {
-    rest: &'a str,
+    text: &'a str,
+    at: usize,
 }
 
 impl<'a> Scan<'a> {
-    fn take(&mut self, punctuation: char) -> Option<()> {
-        self.rest = self.rest.strip_prefix(punctuation)?;
-        Some(())
-    }
-
-    fn expect(&mut self, punctuation: char) -> Option<()> {
-        self.take(punctuation)
+    fn expect(&mut self, punctuation: u8) -> Option<()> {
+        (*self.text.as_bytes().get(self.at)? == punctuation).then(|| self.at += 1)
     }
 
     /// An integer as JSON writes it: no plus, no leading zeros.
     fn number(&mut self) -> Option<i32> {
-        let is_part = |byte: &u8| byte.is_ascii_digit() || *byte == b'-';
-        let end = self.rest.as_bytes().iter().position(|byte| !is_part(byte))?;
-        let (digits, rest) = self.rest.split_at(end);
-        let magnitude = digits.strip_prefix('-').unwrap_or(digits);
-        if magnitude.starts_with('0') && digits != "0" {
+        let rest = &self.text.as_bytes()[self.at..];
+        let negative = rest.first() == Some(&b'-');
+        let digits = &rest[usize::from(negative)..];
+        let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let is_zero = count == 1 && digits[0] == b'0' && !negative;
+        if count == 0 || (digits[0] == b'0' && !is_zero) || count > 10 {
             return None;
         }
-        self.rest = rest;
-        digits.parse().ok()
+        let magnitude =
+            digits[..count].iter().fold(0i64, |value, digit| value * 10 + i64::from(digit - b'0'));
+        self.at += usize::from(negative) + count;
+        i32::try_from(if negative { -magnitude } else { magnitude }).ok()
     }
 
     /// A language's name; a number in its place is the parser's business.
@@ -81,65 +79,126 @@ impl<'a> Scan<'a> {
         self.plain_string().filter(|name| name.parse::<i64>().is_err())
     }
 
-    /// A string without escapes.
+    /// A string without escapes; where there is one, nothing is read. Inlined, so that the two halves of the result stay
+    /// in registers: passed through memory they cost as much as the search.
+    #[inline(always)]
     fn plain_string(&mut self) -> Option<&'a str> {
-        match self.string()? {
-            Cow::Borrowed(text) => Some(text),
-            Cow::Owned(_) => None,
+        let bytes = self.text.as_bytes();
+        if *bytes.get(self.at)? != b'"' {
+            return None;
         }
+        let start = self.at + 1;
+        // Names of one letter are most of a send's.
+        let end = match bytes.get(start..start + 2)? {
+            [letter, b'"'] if !matches!(letter, b'"' | b'\\') => start + 1,
+            _ => special(bytes, start)?,
+        };
+        if bytes[end] != b'"' {
+            return None;
+        }
+        self.at = end + 1;
+        Some(&self.text[start..end])
     }
 
     fn string(&mut self) -> Option<Cow<'a, str>> {
-        let text = self.rest.strip_prefix('"')?;
-        let end = memchr2(b'"', b'\\', text.as_bytes())?;
-        if text.as_bytes()[end] == b'"' {
-            self.rest = &text[end + 1..];
-            return Some(Cow::Borrowed(&text[..end]));
+        match self.plain_string() {
+            Some(text) => Some(Cow::Borrowed(text)),
+            None => self.escaped_string().map(Cow::Owned),
         }
-        let mut owned = String::with_capacity(text.len().min(256));
-        let mut rest = text;
-        loop {
-            let at = memchr2(b'"', b'\\', rest.as_bytes())?;
-            owned.push_str(&rest[..at]);
-            if rest.as_bytes()[at] == b'"' {
-                self.rest = &rest[at + 1..];
-                return Some(Cow::Owned(owned));
+    }
+
+    #[inline(never)]
+    fn escaped_string(&mut self) -> Option<String> {
+        self.expect(b'"')?;
+        let bytes = self.text.as_bytes();
+        let mut owned = Vec::with_capacity((bytes.len() - self.at).min(256));
+        self.at = copy_plain(bytes, self.at, &mut owned)?;
+        while self.expect(b'"').is_none() {
+            // A backslash is here.
+            let (escaped, length) = unescape(&bytes[self.at + 1..])?;
+            match u8::try_from(escaped).ok().filter(u8::is_ascii) {
+                Some(byte) => owned.push(byte),
+                None => owned.extend_from_slice(escaped.encode_utf8(&mut [0; 4]).as_bytes()),
             }
-            let (escaped, behind) = unescape(&rest[at + 1..])?;
-            owned.push(escaped);
-            rest = behind;
+            self.at = copy_plain(bytes, self.at + 1 + length, &mut owned)?;
         }
+        String::from_utf8(owned).ok()
     }
 
     fn fields(&mut self) -> Option<Fields<'a>> {
         let mut fields = Fields::with_capacity(16);
-        self.expect('{')?;
-        if self.take('}').is_some() {
+        self.expect(b'{')?;
+        if self.expect(b'}').is_some() {
             return Some(fields);
         }
         loop {
             if fields.len() == FIELDS_MAX {
                 return None;
             }
-            let name = self.string()?;
-            self.expect(':')?;
-            fields.push(name, self.string()?);
-            if self.take(',').is_none() {
-                self.expect('}')?;
+            let name = self.plain_string()?;
+            self.expect(b':')?;
+            match self.plain_string() {
+                Some(value) => fields.push(name, value),
+                None => fields.push(name, self.escaped_string()?),
+            }
+            if self.expect(b',').is_none() {
+                self.expect(b'}')?;
                 return Some(fields);
             }
         }
     }
 }
 
-/// The character behind a backslash, and what follows it. Escapes beyond Latin-1 are left to the parser.
-fn unescape(text: &str) -> Option<(char, &str)> {
-    if let Some(code) = text.strip_prefix("u00") {
-        let digits = code.get(..2).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
-        let value = u8::from_str_radix(digits, 16).ok()?;
-        return Some((char::from(value), &code[2..]));
+/// Bytes looked at together: strings are short, so calling a search function for each costs more than searching.
+const WORD: usize = 8;
+
+/// Position of the first quote or backslash from `from` on.
+fn special(bytes: &[u8], mut from: usize) -> Option<usize> {
+    while let Some(word) = bytes.get(from..).and_then(|rest| rest.first_chunk::<WORD>()) {
+        let found = specials(word);
+        if found != 0 {
+            return Some(from + found.trailing_zeros() as usize / 8);
+        }
+        from += WORD;
     }
-    let character = match text.as_bytes().first()? {
+    let rest = bytes.get(from..)?;
+    rest.iter().position(|byte| matches!(byte, b'"' | b'\\')).map(|at| from + at)
+}
+
+/// Copies up to the first quote or backslash from `from` on, and returns its position.
+fn copy_plain(bytes: &[u8], mut from: usize, out: &mut Vec<u8>) -> Option<usize> {
+    while let Some(word) = bytes.get(from..).and_then(|rest| rest.first_chunk::<WORD>()) {
+        let found = specials(word);
+        out.extend_from_slice(word);
+        if found != 0 {
+            let count = found.trailing_zeros() as usize / 8;
+            out.truncate(out.len() - (WORD - count));
+            return Some(from + count);
+        }
+        from += WORD;
+    }
+    let end = special(bytes, from)?;
+    out.extend_from_slice(&bytes[from..end]);
+    Some(end)
+}
+
+/// The lowest bit set is the highest of the first byte that is a quote or a backslash.
+fn specials(word: &[u8; WORD]) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    let word = u64::from_le_bytes(*word);
+    let zeros = |bytes: u64| bytes.wrapping_sub(ONES) & !bytes & (ONES << 7);
+    zeros(word ^ (ONES * b'"' as u64)) | zeros(word ^ (ONES * b'\\' as u64))
+}
+
+/// The character that the bytes behind a backslash mean, and how many they are. Escapes beyond Latin-1 are left to the
+/// parser.
+fn unescape(bytes: &[u8]) -> Option<(char, usize)> {
+    if let [b'u', b'0', b'0', high, low, ..] = bytes {
+        let digit = |byte: &u8| char::from(*byte).to_digit(16);
+        let value = digit(high)? * 16 + digit(low)?;
+        return Some((char::from_u32(value)?, 5));
+    }
+    let character = match bytes.first()? {
         b'"' => '"',
         b'\\' => '\\',
         b'/' => '/',
@@ -148,7 +207,7 @@ fn unescape(text: &str) -> Option<(char, &str)> {
         b'r' => '\r',
         _ => return None,
     };
-    Some((character, &text[1..]))
+    Some((character, 1))
 }
 
 #[cfg(test)]

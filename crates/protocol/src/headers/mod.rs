@@ -54,15 +54,16 @@ pub trait HeaderFields<'a>: Sized {
 /// A value that has a text form in header fields.
 pub(crate) trait FieldValue<'a>: Sized {
     const EXPECTED: &'static str;
-    fn parse(text: Cow<'a, str>) -> Result<Self, Cow<'a, str>>;
+    /// Takes the value out of `text`; `None` leaves it as it is.
+    fn take(text: &mut Cow<'a, str>) -> Option<Self>;
     fn with_text<R>(&self, show: impl FnOnce(&str) -> R) -> R;
 }
 
 impl<'a> FieldValue<'a> for Cow<'a, str> {
     const EXPECTED: &'static str = "text";
 
-    fn parse(text: Cow<'a, str>) -> Result<Self, Cow<'a, str>> {
-        Ok(text)
+    fn take(text: &mut Cow<'a, str>) -> Option<Self> {
+        Some(std::mem::take(text))
     }
 
     fn with_text<R>(&self, show: impl FnOnce(&str) -> R) -> R {
@@ -75,8 +76,8 @@ macro_rules! number_field {
         impl<'a> FieldValue<'a> for $type {
             const EXPECTED: &'static str = $expected;
 
-            fn parse(text: Cow<'a, str>) -> Result<Self, Cow<'a, str>> {
-                text.parse().map_err(|_| text)
+            fn take(text: &mut Cow<'a, str>) -> Option<Self> {
+                text.parse().ok()
             }
 
             fn with_text<R>(&self, show: impl FnOnce(&str) -> R) -> R {
@@ -95,8 +96,8 @@ impl<'a> FieldValue<'a> for bool {
     const EXPECTED: &'static str = "true or false";
 
     // Java reads everything but "true" as false.
-    fn parse(text: Cow<'a, str>) -> Result<Self, Cow<'a, str>> {
-        Ok(text.eq_ignore_ascii_case("true"))
+    fn take(text: &mut Cow<'a, str>) -> Option<Self> {
+        Some(text.eq_ignore_ascii_case("true"))
     }
 
     fn with_text<R>(&self, show: impl FnOnce(&str) -> R) -> R {
@@ -104,15 +105,25 @@ impl<'a> FieldValue<'a> for bool {
     }
 }
 
-pub(crate) fn parse_field<'a, T: FieldValue<'a>>(
+pub(crate) fn take_field<'a, T: FieldValue<'a>>(
     name: &'static str,
-    text: Cow<'a, str>,
+    text: &mut Cow<'a, str>,
 ) -> Result<T, FieldError> {
-    T::parse(text).map_err(|text| FieldError::Malformed {
+    T::take(text).ok_or_else(|| FieldError::Malformed {
         name,
         value: text.chars().take(64).collect(),
         expected: T::EXPECTED,
     })
+}
+
+/// Which field a name means. Clients write fields in an order of their own that is the same each time and mostly the
+/// declared one, so the search begins behind the last hit.
+pub(crate) fn find_name<T: Copy>(names: &[(&str, T)], name: &str, guess: &mut usize) -> Option<T> {
+    let (before, behind) = names.split_at_checked(*guess)?;
+    let search = |names: &[(&str, T)]| names.iter().position(|(known, _)| *known == name);
+    let at = search(behind).map(|at| at + *guess).or_else(|| search(before))?;
+    *guess = at + 1;
+    Some(names[at].1)
 }
 
 /// Declares header structs: `field: type required|optional|defaulted "name" | "other spelling"`. The first name is
@@ -132,15 +143,20 @@ macro_rules! header_fields {
         impl<'a> $crate::headers::HeaderFields<'a> for $name<'a> {
             #[allow(unused_variables, unused_mut, clippy::collapsible_match)]
             fn decode(fields: &mut $crate::Fields<'a>) -> Result<Self, $crate::headers::FieldError> {
+                #[derive(Clone, Copy)]
+                #[allow(non_camel_case_types)]
+                enum Field { $($field,)* }
+                const NAMES: &[(&str, Field)] = &[$(($wire, Field::$field), $(($other, Field::$field),)*)*];
                 $(let mut $field: Option<$crate::headers::value_type!('a $type)> = None;)*
-                for (name, value) in fields.drain() {
-                    match name.as_ref() {
-                        $($wire $(| $other)* => {
+                let mut guess = 0;
+                for (name, value) in fields.values_mut() {
+                    match $crate::headers::find_name(NAMES, name, &mut guess) {
+                        $(Some(Field::$field) => {
                             if !value.is_empty() || $crate::headers::keeps_empty!($type) {
-                                $field = Some($crate::headers::parse_field($wire, value)?);
+                                $field = Some($crate::headers::take_field($wire, value)?);
                             }
                         })*
-                        _ => {}
+                        None => {}
                     }
                 }
                 Ok($name {
