@@ -9,6 +9,7 @@
 //! What was not confirmed by then is never confirmed.
 
 mod hot;
+mod read;
 mod tail;
 
 use std::path::PathBuf;
@@ -30,10 +31,6 @@ use tail::Tail;
 
 /// How far ahead of the tail disk room is reserved, so that a full disk refuses messages instead of tearing them.
 const RESERVE_BYTES: i64 = 64 * 1024 * 1024;
-/// Largest hole between two records that one read bridges.
-const READ_GAP_BYTES: i64 = 64 * 1024;
-/// Largest read.
-const READ_SPAN_BYTES: i64 = 512 * 1024;
 
 /// Sizes and places of a commit log.
 #[derive(Clone, Debug)]
@@ -301,78 +298,6 @@ impl CommitLog {
         &self.options.directories
     }
 
-    /// Reads records at the given positions and sizes, in order, and hands each to `each` until it returns false.
-    /// Neighbours on disk are read at once. A position that holds no such record ends the reading.
-    pub(crate) fn read(
-        &self,
-        wanted: &[(LogOffset, usize)],
-        scratch: &mut Vec<u8>,
-        each: &mut dyn FnMut(&[u8]) -> bool,
-    ) -> Result<(), DiskError> {
-        let mut index = 0;
-        while index < wanted.len() {
-            let (offset, size) = wanted[index];
-            let hot = self.hot.read().expect(POISONED).get(offset.0, size);
-            if let Some(bytes) = hot {
-                if !is_record_at(&bytes, offset, size) || !each(&bytes) {
-                    return Ok(());
-                }
-                index += 1;
-                continue;
-            }
-            let span = &wanted[index..index + self.span(&wanted[index..])];
-            index += span.len();
-            if !self.read_span(span, scratch, each)? {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// How many of `wanted` one read may fetch: growing positions, close together, in one segment.
-    fn span(&self, wanted: &[(LogOffset, usize)]) -> usize {
-        let (first, _) = wanted[0];
-        let segment_end = first.0 - first.0 % self.options.segment_bytes + self.options.segment_bytes;
-        let mut end = first.0;
-        wanted
-            .iter()
-            .take_while(|(offset, size)| {
-                let fits = offset.0 >= end
-                    && offset.0 - end <= READ_GAP_BYTES
-                    && (offset.0 == first.0 || offset.0 + *size as i64 - first.0 <= READ_SPAN_BYTES)
-                    && offset.0 + *size as i64 <= segment_end;
-                end = offset.0 + *size as i64;
-                fits
-            })
-            .count()
-            .max(1)
-    }
-
-    fn read_span(
-        &self,
-        span: &[(LogOffset, usize)],
-        scratch: &mut Vec<u8>,
-        each: &mut dyn FnMut(&[u8]) -> bool,
-    ) -> Result<bool, DiskError> {
-        let (first, _) = span[0];
-        let (last, last_size) = span[span.len() - 1];
-        let bytes = (last - first) as usize + last_size;
-        let Some(segment) = self.segment(first.0) else { return Ok(false) };
-        if bytes as i64 > self.options.segment_bytes {
-            return Ok(false);
-        }
-        scratch.resize(bytes, 0);
-        let read = disk::read_full_at(&*segment.file, scratch, (first.0 - segment.base) as u64)?;
-        for (offset, size) in span {
-            let at = (*offset - first) as usize;
-            let record = scratch[..read].get(at..at + size);
-            if !record.is_some_and(|record| is_record_at(record, *offset, *size) && each(record)) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// The latest store time that a record before `position` can have, as far as that is known without reading: the
     /// store time of the newest record when all are before it, else of the newest when `position` was the end.
     pub(crate) fn stored_before(&self, position: LogOffset) -> Millis {
@@ -383,13 +308,6 @@ impl CommitLog {
 
 /// A lock is poisoned when its holder panicked, which is a bug that ends the process anyway.
 const POISONED: &str = "no holder of this lock panics";
-
-/// Whether these bytes claim to be the record of that place and size: a queue entry that points elsewhere is never
-/// followed.
-fn is_record_at(bytes: &[u8], offset: LogOffset, size: usize) -> bool {
-    let total = bytes.first_chunk::<4>().map(|total| u32::from_be_bytes(*total) as usize);
-    total == Some(size) && record::claimed_log_offset(bytes) == Some(offset)
-}
 
 /// Writes a blank record: the rest of the segment is not used.
 fn put_blank(rest: i64, out: &mut BytesMut) {
