@@ -27,6 +27,9 @@ use crate::topic::{TopicRules, Topics};
 /// Bytes of replies that may wait for the disk before sends are refused as busy.
 const PARKED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// What becomes of a message that a full disk did not take.
+const FULL_DISK: &str = "; make room: the broker goes on by itself, and stores the message then";
+
 /// A broker's settings, as far as its rooms need them.
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
@@ -320,14 +323,19 @@ impl Broker {
             return;
         }
         let confirmed = self.store.confirmed();
-        let failure = self.store.log().failure();
+        // A failed log confirms nothing more. A full disk only keeps what it did not take.
+        let (failure, from, then) = match self.store.log().failure() {
+            Some(failure) => (Some(failure), confirmed, ""),
+            None => (self.store.log().full(), self.store.log().written(), FULL_DISK),
+        };
         let mut bytes = 0;
-        let ready = |batch: &mut Batch| batch.end <= confirmed || failure.is_some();
+        let ready = |batch: &mut Batch| batch.end <= confirmed || (failure.is_some() && batch.end > from);
         for batch in parked.batches.extract_if(.., ready) {
             bytes += batch.frames.len();
             let frames = match &failure {
                 Some(error) if batch.end > confirmed => {
-                    let remark = format!("service not available now. the message was not confirmed: {error}");
+                    let remark =
+                        format!("service not available now. the message was not confirmed: {error}{then}");
                     answered(&batch.frames, ResponseCode::ServiceNotAvailable, Some(&remark))
                 }
                 _ => batch.frames,
@@ -365,6 +373,7 @@ impl Broker {
 
     /// What is due by time: waits that are over, silent clients, states to save. Call it a few times a second.
     pub fn tick(&self, now: Millis, effects: &mut Effects) {
+        self.retry_room(effects);
         self.expire_pulls(now, effects);
         self.expire_parked(now, effects);
         let mut saved_at = self.saved_at.lock().expect(POISONED);
@@ -376,6 +385,18 @@ impl Broker {
         self.expire_clients(now, effects);
         self.locks.expire(now);
         self.save(now);
+    }
+
+    /// While the disk is full: looks for room, and goes on with what waits for it.
+    fn retry_room(&self, effects: &mut Effects) {
+        if self.store.log().full().is_none() {
+            return;
+        }
+        self.store.retry_room();
+        let mut woken = Vec::new();
+        self.store.write(&mut woken);
+        self.release(effects);
+        self.wake_all(&woken, effects);
     }
 
     fn save(&self, now: Millis) {

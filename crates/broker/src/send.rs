@@ -353,7 +353,7 @@ fn append_refused(error: AppendError) -> Reply {
             let remark = format!("[PC_SYNCHRONIZED]broker busy, start flow control for a while: {error}");
             refuse(ResponseCode::SystemBusy, remark)
         }
-        AppendError::ReadOnly(_) => {
+        AppendError::ReadOnly(_) | AppendError::Full(_) => {
             refuse(ResponseCode::ServiceNotAvailable, format!("service not available now. {error}"))
         }
     }

@@ -6,31 +6,30 @@
 //! was written durable. Progress is three positions that only grow: durable <= written <= appended.
 //!
 //! A write or sync that fails stops the log for good: the kernel reports a lost page once, so a retry would lie.
-//! What was not confirmed by then is never confirmed.
+//! What was not confirmed by then is never confirmed. A full disk is another matter: disk room is reserved before a
+//! record is taken, so senders are refused while there is none, and the log goes on by itself when there is.
 
 mod hot;
 mod read;
 mod tail;
+mod write;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use cometmq_protocol::message::Record;
 use cometmq_protocol::message::record::{self, BLANK_BYTES};
 use cometmq_protocol::{LogOffset, Millis, QueueOffset};
 
 use crate::consume_queue::Queue;
-use crate::disk::{self, Disk, DiskError, DiskFile};
-use crate::dispatch::Dispatch;
+use crate::disk::{Disk, DiskError, DiskFile};
 use crate::segments;
 
 use hot::Hot;
 use tail::Tail;
-
-/// How far ahead of the tail disk room is reserved, so that a full disk refuses messages instead of tearing them.
-const RESERVE_BYTES: i64 = 64 * 1024 * 1024;
+use write::{Full, Writer};
 
 /// Sizes and places of a commit log.
 #[derive(Clone, Debug)]
@@ -62,6 +61,9 @@ pub enum AppendError {
         /// Bytes that wait for a write.
         bytes: i64,
     },
+    /// The disk has no room; tried again by itself.
+    #[error("the disk is full: {0}; make room, and the broker goes on by itself")]
+    Full(Arc<DiskError>),
     /// A write or sync failed before: the log takes nothing until it is opened again.
     #[error("the commit log is read-only since {0}; free or replace the disk and restart the broker")]
     ReadOnly(Arc<DiskError>),
@@ -89,6 +91,9 @@ pub struct CommitLog {
     appended: AtomicI64,
     written: AtomicI64,
     durable: AtomicI64,
+    /// Log position up to which disk room is reserved: nothing is appended beyond it. Grows under the writer's lock.
+    reserved: AtomicI64,
+    full: Full,
     writer: Mutex<Writer>,
     syncing: Mutex<()>,
     segments: RwLock<Vec<Segment>>,
@@ -100,13 +105,6 @@ pub struct CommitLog {
 struct Segment {
     base: i64,
     file: Arc<dyn DiskFile>,
-}
-
-/// What only the one who writes needs.
-#[derive(Debug)]
-struct Writer {
-    /// Log position up to which disk room is reserved.
-    reserved: i64,
 }
 
 impl CommitLog {
@@ -130,7 +128,9 @@ impl CommitLog {
             appended: AtomicI64::new(end.0),
             written: AtomicI64::new(end.0),
             durable: AtomicI64::new(end.0),
-            writer: Mutex::new(Writer { reserved: end.0 }),
+            reserved: AtomicI64::new(end.0),
+            full: Full::default(),
+            writer: Mutex::new(Writer::default()),
             syncing: Mutex::new(()),
             segments: RwLock::new(segments),
             hot: RwLock::new(hot),
@@ -161,6 +161,13 @@ impl CommitLog {
         if waiting > self.options.unwritten_bytes_max {
             return Err(AppendError::Busy { bytes: waiting });
         }
+        while tail.end_with(bytes) > self.reserved.load(Ordering::Acquire) {
+            // The disk is asked without the lock that every sender needs.
+            let end = tail.end_with(bytes);
+            drop(tail);
+            self.reserve(end)?;
+            tail = self.tail.lock().expect(POISONED);
+        }
         tail.make_room(bytes);
         let stored_at = tail.stamp(now);
         for (record, tags_code) in records.iter().zip(tags_codes) {
@@ -169,67 +176,6 @@ impl CommitLog {
         }
         self.appended.store(tail.end(), Ordering::Release);
         Ok(())
-    }
-
-    /// Writes everything appended, unless someone else is writing and will do so. `dispatch` is called for what became
-    /// readable, in log order, before the watermark covers it.
-    pub(crate) fn write(&self, mut dispatch: impl FnMut(Vec<Dispatch>)) {
-        // The loop closes the gap between looking for bytes and letting go of the writer: who appended in between
-        // found the writer taken and left.
-        while self.appended.load(Ordering::Acquire) > self.written().0 && self.failure.get().is_none() {
-            let Ok(mut writer) = self.writer.try_lock() else { return };
-            let batch = self.tail.lock().expect(POISONED).take();
-            if let Err(error) = self.write_chunks(&mut writer, &batch.chunks) {
-                self.fail(error);
-                return;
-            }
-            for (base, chunk) in batch.chunks {
-                let block = self.hot.write().expect(POISONED).push(base, chunk);
-                if let Some(block) = block {
-                    self.tail.lock().expect(POISONED).keep_spare(block);
-                }
-            }
-            dispatch(batch.dispatches);
-            self.written.store(batch.end, Ordering::Release);
-        }
-    }
-
-    fn write_chunks(&self, writer: &mut Writer, chunks: &[(i64, Bytes)]) -> Result<(), DiskError> {
-        for (base, chunk) in chunks {
-            let segment = self.segment_for_write(*base)?;
-            let end = base + chunk.len() as i64;
-            if end > writer.reserved {
-                let segment_end = segment.base + self.options.segment_bytes;
-                let reserve = |until: i64| {
-                    segment.file.reserve((base - segment.base) as u64, (until - base) as u64).map(|()| until)
-                };
-                // A disk with less room than that still takes what fits.
-                let ahead = reserve((end + RESERVE_BYTES).min(segment_end));
-                writer.reserved = match ahead {
-                    Err(error) if error.is_full() => reserve(end)?,
-                    ahead => ahead?,
-                };
-            }
-            disk::write_all_at(&*segment.file, chunk, (base - segment.base) as u64)?;
-        }
-        Ok(())
-    }
-
-    /// The segment that holds `offset`, made when it does not exist yet.
-    fn segment_for_write(&self, offset: i64) -> Result<Segment, DiskError> {
-        let base = offset - offset % self.options.segment_bytes;
-        if let Some(segment) = self.segment(offset) {
-            return Ok(segment);
-        }
-        let number = (base / self.options.segment_bytes) as usize;
-        let directory = &self.options.directories[number % self.options.directories.len()];
-        let file = self.disk.open(&directory.join(segments::name(base)), true)?;
-        file.set_len(self.options.segment_bytes as u64)?;
-        file.sync()?;
-        self.disk.sync_directory(directory)?;
-        let segment = Segment { base, file };
-        self.segments.write().expect(POISONED).push(segment.clone());
-        Ok(segment)
     }
 
     fn segment(&self, offset: i64) -> Option<Segment> {

@@ -224,6 +224,12 @@ impl Store {
         });
     }
 
+    /// After a full disk: looks whether there is room again. Call it a few times a second while the log's
+    /// [`full`](CommitLog::full) tells so, and [`Store::write`] behind it.
+    pub fn retry_room(&self) {
+        self.log.retry_room();
+    }
+
     /// Makes everything written durable. Under `SYNC_FLUSH` that makes it readable too, and queues that someone waits
     /// for are added to `woken`. After an error the log takes nothing more.
     pub fn sync(&self, woken: &mut Vec<Arc<Queue>>) -> Result<(), Arc<DiskError>> {
@@ -330,6 +336,7 @@ impl Store {
         self.write(&mut Vec::new());
         self.sync(&mut Vec::new()).map_err(|error| DiskError::clone(&error))?;
         self.flush()?;
+        self.log.remove_unused()?;
         let stuck = self.flushing.lock().expect(POISONED).stuck;
         if !stuck {
             self.disk.remove_file(&self.options.root.join("abort"))?;

@@ -148,11 +148,14 @@ fn live(store: &Store, chance: &mut Chance, confirmed: &mut BTreeMap<i32, i64>) 
                 let queue = chance.below(3) as i32;
                 let number = sent[&queue];
                 match append(store, queue, number) {
-                    Ok(end) => waiting.push((queue, number, end)),
+                    Ok(end) => {
+                        waiting.push((queue, number, end));
+                        sent.insert(queue, number + 1);
+                    }
                     Err(AppendError::ReadOnly(_)) => stopped = true,
+                    Err(AppendError::Full(_)) => store.retry_room(),
                     Err(error) => panic!("{error}"),
                 }
-                sent.insert(queue, number + 1);
             }
             6 | 7 => store.write(&mut Vec::new()),
             8 => drop(store.sync(&mut Vec::new())),
@@ -271,6 +274,85 @@ fn the_first_failed_sync_makes_the_log_refuse_for_good_while_reading_goes_on() {
     assert!(matches!(append(&store, 0, 2), Err(AppendError::ReadOnly(_))));
     assert_eq!(store.confirmed(), LogOffset(store.log().durable().0));
     assert_eq!(read_all(&store, 0), 1);
+}
+
+#[test]
+fn a_full_disk_refuses_before_it_takes_and_goes_on_when_there_is_room() {
+    let disk = MemoryDisk::new();
+    let store = open(&disk, FlushPolicy::Sync);
+    append(&store, 0, 0).unwrap();
+    store.write(&mut Vec::new());
+    let appended = fill_until_refused(&disk, &store, 1);
+    assert!(
+        matches!(append(&store, 0, appended), Err(AppendError::Full(_))),
+        "the disk is not asked again each time"
+    );
+    store.write(&mut Vec::new());
+    store.sync(&mut Vec::new()).unwrap();
+    assert_eq!(read_all(&store, 0), appended, "what was taken is confirmed");
+    store.retry_room();
+    append(&store, 0, appended).unwrap();
+    store.write(&mut Vec::new());
+    store.sync(&mut Vec::new()).unwrap();
+    assert_eq!(read_all(&store, 0), appended + 1);
+}
+
+/// Appends from `number` on until the room that is reserved ends and the disk gives no more.
+fn fill_until_refused(disk: &MemoryDisk, store: &Store, mut number: i64) -> i64 {
+    loop {
+        // The next call is the one that asks for room, if there is one.
+        disk.fail_nth(1, Fault::Full);
+        match append(store, 0, number) {
+            Ok(_) => number += 1,
+            Err(AppendError::Full(error)) => {
+                assert!(error.is_full(), "{error}");
+                return number;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn what_a_full_disk_did_not_take_is_written_later_in_order() {
+    let disk = MemoryDisk::new();
+    let store = open(&disk, FlushPolicy::Async);
+    append(&store, 0, 0).unwrap();
+    store.write(&mut Vec::new());
+    let confirmed = store.confirmed();
+    append(&store, 0, 1).unwrap();
+    disk.fail_nth(1, Fault::Full);
+    store.write(&mut Vec::new());
+    assert!(store.log().full().is_some());
+    assert_eq!(store.confirmed(), confirmed, "nothing that was not written is confirmed");
+    assert_eq!(read_all(&store, 0), 1);
+    store.retry_room();
+    assert!(store.log().full().is_none());
+    append(&store, 0, 2).unwrap();
+    store.write(&mut Vec::new());
+    assert_eq!(read_all(&store, 0), 3);
+    store.close().unwrap();
+    drop(store);
+    assert_eq!(read_all(&open(&disk, FlushPolicy::Async), 0), 3);
+}
+
+#[test]
+fn segments_made_ahead_go_at_an_orderly_stop() {
+    let disk = MemoryDisk::new();
+    let store = open(&disk, FlushPolicy::Async);
+    let segments = |disk: &MemoryDisk| disk.list(Path::new("/store/commitlog")).unwrap().len();
+    let mut number = 0;
+    // Beyond half of the first segment the second one is made.
+    while segments(&disk) < 2 {
+        append(&store, 0, number).unwrap();
+        store.write(&mut Vec::new());
+        number += 1;
+    }
+    assert!(store.log().written() < LogOffset(4096));
+    store.close().unwrap();
+    assert_eq!(segments(&disk), 1);
+    drop(store);
+    assert_eq!(read_all(&open(&disk, FlushPolicy::Async), 0), number);
 }
 
 #[test]

@@ -164,3 +164,24 @@ fn what_waits_for_the_disk_is_answered_when_the_broker_stops_in_order() {
           | 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a]
     "#]]);
 }
+
+#[test]
+fn a_full_disk_refuses_sends_and_goes_on_by_itself() {
+    check(expect![[r#"
+        send queueId=0 <- one
+          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+          | announce
+        full 1
+        send queueId=0 <- refused, and written once there is room
+          | c1: #2 14 msgId=0A00000100002A9F000000000000009B queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true "service not available now. the message was not confirmed: cannot write to /s/commitlog/00000000000000000000: injected fault; make room: the broker goes on by itself, and stores the message then"
+        send queueId=0 <- taken, for there is room
+          | 0 msgId=0A00000100002A9F000000000000015A queueId=0 queueOffset=2 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:one 1:refused, and written once there is room 2:taken, for there is room]
+        at 100
+        send queueId=0 <- two
+          | 0 msgId=0A00000100002A9F000000000000020A queueId=0 queueOffset=3 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=4 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:one 1:refused, and written once there is room 2:taken, for there is room 3:two]
+    "#]]);
+}

@@ -12,7 +12,7 @@
 //! Before a request: `c2` another connection, `oneway`, `compact` the binary header. In fields and bodies `5*x` is
 //! `xxxxx`; in property texts `A:1,B:2` are two properties; a field `-name` is left out.
 //! The first line may change the broker's settings: `broker flush=sync autoCreate=false`.
-//! Other commands: `sync`; `fail N`, the disk's N-th call from now fails; `gone`, the connection closes; `stopping`;
+//! Other commands: `sync`; `fail N`, the disk's N-th call from now fails; `full N`, it finds no room; `gone`, the connection closes; `stopping`;
 //! `stop`, opened anew after a clean close; `kill` and `power cut`, opened anew without; `file NAME` of `config/` shown;
 //! `put NAME <- JSON` replaced; `remove PATH` in the store.
 //!
@@ -173,6 +173,7 @@ impl Scene {
                 }
             }
             "fail" => self.disk.fail_nth(words.next().unwrap().parse().unwrap(), Fault::Io),
+            "full" => self.disk.fail_nth(words.next().unwrap().parse().unwrap(), Fault::Full),
             "gone" => {
                 self.unanswered.retain(|_, asker| *asker != connection);
                 self.broker().disconnected(ConnectionId(connection), &mut effects);

@@ -1,5 +1,6 @@
 //! The end of the log in memory: records that have their place and wait to be written.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -23,15 +24,16 @@ pub(super) struct Tail {
     block_base: i64,
     block: BytesMut,
     /// Full blocks, and those that a segment's end closed.
-    closed: Vec<(i64, Bytes)>,
+    closed: VecDeque<(i64, Bytes)>,
     dispatches: Vec<Dispatch>,
     /// A block that is not in use any more: fresh memory would have to be cleared by the kernel first.
     spare: Option<BytesMut>,
 }
 
 /// Everything that waited to be written.
+#[derive(Debug)]
 pub(super) struct Batch {
-    pub chunks: Vec<(i64, Bytes)>,
+    pub chunks: VecDeque<(i64, Bytes)>,
     pub dispatches: Vec<Dispatch>,
     pub end: i64,
 }
@@ -44,7 +46,7 @@ impl Tail {
             last_stored_at,
             block_base: end.0,
             block: BytesMut::new(),
-            closed: Vec::new(),
+            closed: VecDeque::new(),
             dispatches: Vec::new(),
             spare: None,
         }
@@ -68,10 +70,21 @@ impl Tail {
         self.last_stored_at
     }
 
+    /// Where the log would end with `bytes` more.
+    pub fn end_with(&self, bytes: usize) -> i64 {
+        self.end + self.skipped(bytes) + bytes as i64
+    }
+
+    /// What a blank record takes up when `bytes` do not fit before the end of the segment with one behind.
+    fn skipped(&self, bytes: usize) -> i64 {
+        let rest = self.segment_bytes - self.end % self.segment_bytes;
+        if bytes as i64 + BLANK_BYTES as i64 > rest { rest } else { 0 }
+    }
+
     /// Makes sure that `bytes` fit before the end of the segment with a blank record behind, else goes on to the next.
     pub fn make_room(&mut self, bytes: usize) {
-        let rest = self.segment_bytes - self.end % self.segment_bytes;
-        if bytes as i64 + BLANK_BYTES as i64 > rest {
+        let rest = self.skipped(bytes);
+        if rest > 0 {
             put_blank(rest, &mut self.block);
             self.end += rest;
             self.close_block();
@@ -87,7 +100,7 @@ impl Tail {
 
     fn close_block(&mut self) {
         if !self.block.is_empty() {
-            self.closed.push((self.block_base, self.block.split().freeze()));
+            self.closed.push_back((self.block_base, self.block.split().freeze()));
         }
         self.block_base = self.end;
     }

@@ -1,0 +1,198 @@
+//! Writing what was appended, and the room that it needs.
+//!
+//! Room is reserved in steps ahead of the tail, and an append that goes beyond what is reserved asks for more first. So
+//! on file systems that can reserve, no accepted record ever meets a full disk. On others a write may: then what was
+//! accepted stays in memory, in order, its senders are refused, and it is written once there is room.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::tail::Batch;
+use super::{AppendError, CommitLog, POISONED, Segment};
+use crate::disk::{self, DiskError};
+use crate::dispatch::Dispatch;
+use crate::segments;
+
+/// Room is reserved in steps of this size, or to the end of the segment.
+const RESERVE_BYTES: i64 = 64 * 1024 * 1024;
+/// A disk that was full must have this much room before records are taken again.
+const RESUME_BYTES: i64 = 4 * 1024 * 1024;
+
+/// What only the one who writes needs.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    /// What a full disk did not take.
+    stalled: Option<Batch>,
+}
+
+/// Whether the disk had no room at the last try.
+#[derive(Debug, Default)]
+pub(super) struct Full {
+    is_full: AtomicBool,
+    error: Mutex<Option<Arc<DiskError>>>,
+}
+
+impl Full {
+    fn set(&self, error: DiskError) -> Arc<DiskError> {
+        let mut known = self.error.lock().expect(POISONED);
+        if known.is_none() {
+            tracing::error!(%error, "the disk is full: messages are refused until there is room");
+        }
+        let error = Arc::new(error);
+        *known = Some(Arc::clone(&error));
+        self.is_full.store(true, Ordering::Release);
+        error
+    }
+
+    fn clear(&self) {
+        if self.error.lock().expect(POISONED).take().is_some() {
+            self.is_full.store(false, Ordering::Release);
+            tracing::warn!("the disk has room again: messages are taken");
+        }
+    }
+
+    fn get(&self) -> Option<Arc<DiskError>> {
+        if !self.is_full.load(Ordering::Acquire) {
+            return None;
+        }
+        self.error.lock().expect(POISONED).clone()
+    }
+}
+
+impl CommitLog {
+    /// Writes everything appended, unless someone else is writing and will do so. `dispatch` is called for what became
+    /// readable, in log order, before the watermark covers it.
+    pub(crate) fn write(&self, mut dispatch: impl FnMut(Vec<Dispatch>)) {
+        // The loop closes the gap between looking for bytes and letting go of the writer: who appended in between
+        // found the writer taken and left.
+        while self.appended.load(Ordering::Acquire) > self.written().0 && self.failure.get().is_none() {
+            let Ok(mut writer) = self.writer.try_lock() else { return };
+            let stalled = writer.stalled.take();
+            let was_stalled = stalled.is_some();
+            let mut batch = stalled.unwrap_or_else(|| self.tail.lock().expect(POISONED).take());
+            let written = self.write_chunks(&mut batch);
+            if let Err(error) = written {
+                if error.is_full() {
+                    self.full.set(error);
+                    writer.stalled = Some(batch);
+                } else {
+                    self.fail(error);
+                }
+                return;
+            }
+            dispatch(batch.dispatches);
+            self.written.store(batch.end, Ordering::Release);
+            if was_stalled {
+                self.full.clear();
+            }
+            self.reserve_ahead(batch.end);
+        }
+    }
+
+    /// Takes each chunk out of the batch once it is written.
+    fn write_chunks(&self, batch: &mut Batch) -> Result<(), DiskError> {
+        while let Some((base, chunk)) = batch.chunks.front() {
+            let segment = self.segment_for_write(*base)?;
+            disk::write_all_at(&*segment.file, chunk, (base - segment.base) as u64)?;
+            let Some((base, chunk)) = batch.chunks.pop_front() else { break };
+            let block = self.hot.write().expect(POISONED).push(base, chunk);
+            if let Some(block) = block {
+                self.tail.lock().expect(POISONED).keep_spare(block);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reserves the next step when less than half of one is left; only with the writer's lock. That it fails is of no
+    /// concern yet: appends still have what is left.
+    fn reserve_ahead(&self, end: i64) {
+        let reserved = self.reserved.load(Ordering::Acquire);
+        let step = RESERVE_BYTES.min(self.options.segment_bytes);
+        if reserved - end < step / 2 && self.full().is_none() {
+            let _ = self.extend(reserved + 1);
+        }
+    }
+
+    /// Makes sure that room is reserved up to `end`.
+    pub(super) fn reserve(&self, end: i64) -> Result<(), AppendError> {
+        if let Some(full) = self.full() {
+            return Err(AppendError::Full(full));
+        }
+        let _writer = self.writer.lock().expect(POISONED);
+        self.extend(end).map_err(|error| match error.is_full() {
+            true => AppendError::Full(self.full.set(error)),
+            false => AppendError::ReadOnly(self.fail(error)),
+        })
+    }
+
+    /// Reserves room up to `end` or beyond; only with the writer's lock.
+    fn extend(&self, end: i64) -> Result<(), DiskError> {
+        let mut reserved = self.reserved.load(Ordering::Acquire);
+        while reserved < end {
+            let segment = self.segment_for_write(reserved)?;
+            let segment_end = segment.base + self.options.segment_bytes;
+            let reserve = |until: i64| {
+                let at = (reserved - segment.base) as u64;
+                segment.file.reserve(at, (until - reserved) as u64).map(|()| until)
+            };
+            // A disk with less room than a whole step still takes what fits.
+            let step = reserve((reserved + RESERVE_BYTES).min(segment_end));
+            reserved = match step {
+                Err(error) if error.is_full() => reserve(end.min(segment_end))?,
+                step => step?,
+            };
+            self.reserved.store(reserved, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The error by which the disk was full at the last try, while it is.
+    pub fn full(&self) -> Option<Arc<DiskError>> {
+        self.full.get()
+    }
+
+    /// After a full disk: looks whether there is room again. Call it now and then while [`CommitLog::full`] tells so,
+    /// and [`CommitLog::write`] behind it.
+    pub(crate) fn retry_room(&self) {
+        let _writer = self.writer.lock().expect(POISONED);
+        let reserved = self.reserved.load(Ordering::Acquire);
+        let segment_end = reserved - reserved % self.options.segment_bytes + self.options.segment_bytes;
+        match self.extend((reserved + RESUME_BYTES).min(segment_end)) {
+            Ok(()) => self.full.clear(),
+            Err(error) if error.is_full() => drop(self.full.set(error)),
+            Err(error) => drop(self.fail(error)),
+        }
+    }
+
+    /// Removes segments that were made ahead and hold nothing. The log must not be written afterwards.
+    pub(crate) fn remove_unused(&self) -> Result<(), DiskError> {
+        let _writer = self.writer.lock().expect(POISONED);
+        let mut segments = self.segments.write().expect(POISONED);
+        while segments.len() > 1
+            && let Some(last) = segments.pop_if(|segment| segment.base >= self.written().0)
+        {
+            self.disk.remove_file(last.file.path())?;
+            if let Some(directory) = last.file.path().parent() {
+                self.disk.sync_directory(directory)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The segment that holds `offset`, made when it does not exist yet.
+    fn segment_for_write(&self, offset: i64) -> Result<Segment, DiskError> {
+        let base = offset - offset % self.options.segment_bytes;
+        if let Some(segment) = self.segment(offset) {
+            return Ok(segment);
+        }
+        let number = (base / self.options.segment_bytes) as usize;
+        let directory = &self.options.directories[number % self.options.directories.len()];
+        let file = self.disk.open(&directory.join(segments::name(base)), true)?;
+        file.set_len(self.options.segment_bytes as u64)?;
+        file.sync()?;
+        self.disk.sync_directory(directory)?;
+        let segment = Segment { base, file };
+        self.segments.write().expect(POISONED).push(segment.clone());
+        Ok(segment)
+    }
+}
