@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::table::Table;
-use crate::{interop, kill, process, tidy, tools, workspace};
+use crate::{bench, interop, kill, process, tidy, tools, workspace};
 
 /// Longest that one cargo command may take on a slow machine.
 const CARGO_LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -39,6 +39,8 @@ enum Part {
     Interop,
     /// A few rounds of kill -9 under load
     Kill,
+    /// Small forms of the benchmarks without Java, of which only the numbers are not looked at
+    Bench,
 }
 
 impl Part {
@@ -62,6 +64,7 @@ impl Part {
             Part::Build => cargo("build", &["--release"]),
             Part::Interop => interop::run(&interop::InteropArgs::all()),
             Part::Kill => kill::run(&kill::KillArgs::short()),
+            Part::Bench => bench::run(&bench::BenchArgs::short()),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
+use super::machine;
 use crate::java_server::JVM_OPENINGS;
 use crate::ports::Ports;
 use crate::process::Process;
@@ -56,8 +57,8 @@ pub(super) enum Flush {
 pub(super) struct Programs {
     /// Our binary.
     pub(super) comet: PathBuf,
-    /// Directory of the Java server's jars.
-    pub(super) java_lib: PathBuf,
+    /// Directory of the Java server's jars, when a scenario that runs needs it.
+    pub(super) java_lib: Option<PathBuf>,
     /// Heap of the Java broker.
     pub(super) heap: String,
 }
@@ -95,6 +96,16 @@ impl Contender {
             }
         };
         Ok(Contender { software, commands, processes: Vec::new(), directory, ports })
+    }
+
+    /// Lets all processes start inside this control group.
+    pub(super) fn confine(&mut self, group: &Path) {
+        for (_, command) in &mut self.commands {
+            let mut confined = Command::new("sh");
+            confined.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(group.join("cgroup.procs"));
+            confined.arg(command.get_program()).args(command.get_args());
+            *command = confined;
+        }
     }
 
     /// Starts all processes and returns the moment in which the broker was started.
@@ -147,15 +158,24 @@ impl Contender {
         format!("127.0.0.1:{}", self.ports.broker)
     }
 
+    /// Process ids.
+    pub(super) fn pids(&self) -> Vec<u32> {
+        self.processes.iter().map(Process::pid).collect()
+    }
+
     /// Process ids, separated by commas.
-    pub(super) fn pids(&self) -> String {
-        self.processes.iter().map(|process| process.pid().to_string()).collect::<Vec<_>>().join(",")
+    pub(super) fn pid_list(&self) -> String {
+        self.pids().iter().map(u32::to_string).collect::<Vec<_>>().join(",")
     }
 
     /// Resident memory of all processes, in MiB.
     pub(super) fn rss_mib(&self) -> Result<f64> {
-        let kib = self.processes.iter().map(|process| rss_kib(process.pid())).sum::<Result<u64>>()?;
-        Ok(kib as f64 / 1024.0)
+        machine::rss_mib(&self.pids())
+    }
+
+    /// Where the broker keeps everything.
+    pub(super) fn store(&self) -> PathBuf {
+        store(self.directory.path())
     }
 
     /// The last words of all processes.
@@ -177,17 +197,13 @@ fn await_listening(port: u16) -> Result<()> {
     Ok(())
 }
 
-fn rss_kib(pid: u32) -> Result<u64> {
-    let file = format!("/proc/{pid}/status");
-    let status = std::fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
-    number.with_context(|| format!("{file} has no VmRSS"))
+fn store(directory: &Path) -> PathBuf {
+    directory.join("store")
 }
 
 /// The same file for Java and for us.
 fn write_config(directory: &Path, ports: Ports, flush: Flush) -> Result<PathBuf> {
-    let store = directory.join("store");
+    let store = store(directory);
     let flush = match flush {
         Flush::Async => "ASYNC_FLUSH",
         Flush::Sync => "SYNC_FLUSH",
@@ -212,6 +228,10 @@ fn java(
 ) -> Result<Vec<(&'static str, Command)>> {
     let namesrv_config = directory.join("namesrv.conf");
     std::fs::write(&namesrv_config, format!("listenPort={}\n", ports.namesrv))?;
+    let lib = programs
+        .java_lib
+        .as_ref()
+        .context("the Java server was not fetched: a scenario is missing in needs_java")?;
     let home = directory.join("home");
     std::fs::create_dir_all(home.join("conf"))?;
     let jvm = |heap: &str, class: &str, config: &Path| {
@@ -220,7 +240,7 @@ fn java(
         command.args(JVM_OPENINGS);
         command.arg(format!("-Drocketmq.home.dir={}", home.display()));
         command.arg(format!("-Duser.home={}", home.display()));
-        command.arg("-cp").arg(programs.java_lib.join("*")).arg(class).arg("-c").arg(config);
+        command.arg("-cp").arg(lib.join("*")).arg(class).arg("-c").arg(config);
         command
     };
     let namesrv = jvm("256m", "org.apache.rocketmq.namesrv.NamesrvStartup", &namesrv_config);

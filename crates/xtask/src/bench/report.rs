@@ -1,10 +1,12 @@
-//! Samples in, a table in Markdown out.
+//! Samples in, tables in Markdown out: what servers measured side by side, and figures with their targets.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::contender::Software;
+use super::figure::{self, Figure};
 use super::load::Sample;
+use super::machine;
 use crate::table::Table;
 
 /// What is measured.
@@ -67,6 +69,7 @@ impl Measure {
 #[derive(Debug)]
 pub(super) struct Report {
     rows: Vec<Row>,
+    figures: Vec<(&'static str, Figure)>,
     trial: bool,
     load_before: String,
 }
@@ -81,7 +84,19 @@ struct Row {
 impl Report {
     /// No samples yet. Of a `trial` the numbers mean nothing.
     pub(super) fn of(trial: bool) -> Report {
-        Report { rows: Vec::new(), trial, load_before: load_average() }
+        Report { rows: Vec::new(), figures: Vec::new(), trial, load_before: machine::load_average() }
+    }
+
+    /// Adds a figure of a scenario.
+    pub(super) fn figure(&mut self, scenario: &'static str, figure: Figure) {
+        eprintln!("{}", figure::markdown(&[(scenario, figure.clone())]).lines().last().unwrap_or_default());
+        self.figures.push((scenario, figure));
+    }
+
+    /// The median of the samples of one server, if there are any.
+    pub(super) fn median(&self, scenario: &str, measure: Measure, software: Software) -> Option<f64> {
+        let row = self.rows.iter().find(|row| row.scenario == scenario && row.measure == measure)?;
+        row.samples.get(&software).map(|samples| median(samples))
     }
 
     /// Adds one sample.
@@ -108,18 +123,31 @@ impl Report {
         self.add(scenario, Measure::PerCpuSecond, software, sample.per_cpu_second);
     }
 
-    /// The table with a few words about how it came about.
+    /// The tables with a few words about how they came about.
     pub(super) fn markdown(&self, heap: &str, rounds: u32) -> String {
         let trial = if self.trial { "**A trial run: these numbers mean nothing.**\n" } else { "" };
         let mut text = format!(
-            "{trial}Medians of {rounds} rounds in which the servers took turns; client (official Java client 5.3.3) and \
-             server share {}.\nJava broker: 5.3.3 with a heap of {heap}, G1, name server with 256 MiB.\n\
+            "{trial}Servers and load generators share {}.\n\
+             Load average of the machine before the run: {}; above 1 other work disturbed it.\n",
+            machine::processor(),
+            self.load_before
+        );
+        if !self.rows.is_empty() {
+            let _ = write!(text, "\n{}", self.side_by_side(heap, rounds));
+        }
+        if !self.figures.is_empty() {
+            let _ = write!(text, "\n{}", figure::markdown(&self.figures));
+        }
+        text
+    }
+
+    fn side_by_side(&self, heap: &str, rounds: u32) -> String {
+        let mut text = format!(
+            "Medians of {rounds} rounds in which the servers took turns; the client is the official Java client 5.3.3.\n\
+             Java broker: 5.3.3 with a heap of {heap}, G1, name server with 256 MiB.\n\
              A start is that of the broker: Java's name server already listens, ours starts along.\n\
              Where CometMQ comes near the null server, which stores nothing, the client is the limit.\n\
-             Load average of the machine before the run: {}; above 1 other work disturbed it.\n\
              \"better\" is how many times better CometMQ is than Java: more messages, or less time or memory.\n",
-            machine(),
-            self.load_before
         );
         let mut table = Table::new(["scenario", "measure", "Java 5.3.3", "CometMQ", "better", "null server"]);
         for row in &self.rows {
@@ -148,14 +176,19 @@ fn ratio(measure: Measure, java: Option<f64>, comet: Option<f64>) -> String {
     }
 }
 
-fn median(samples: &[f64]) -> f64 {
+/// The middle of some samples; 0 of none.
+pub(super) fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
+    if sorted.is_empty() {
+        return 0.0;
+    }
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
     if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
 }
 
-fn thousands(number: u64) -> String {
+/// A number with a blank between groups of three digits.
+pub(super) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> = digits
         .as_bytes()
@@ -164,18 +197,6 @@ fn thousands(number: u64) -> String {
         .map(|group| std::str::from_utf8(group).unwrap_or_default())
         .collect();
     groups.join(" ")
-}
-
-fn load_average() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().next().unwrap_or("unknown").to_owned()
-}
-
-fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    format!("{cores} cores of {}", model.map_or("an unknown CPU", |(_, model)| model.trim()))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use bytes::BytesMut;
 use clap::Args;
+use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{Frame, FrameLimits};
 use cometmq_remoting::{ClientOptions, CloseReason, Connection, Handler, Out, dial};
 
@@ -24,7 +25,7 @@ use super::route::{self, BrokerQueues};
 use super::window::{Goal, Load, Window, measure};
 use flow::{Budget, Flow, SLOTS_MAX, Tally};
 use schedule::{Rate, Schedule};
-use template::{Shape, Templates};
+use template::{Shape, Spread, TOPICS_MAX, Templates, numbered};
 
 /// Load before the measured time, unless told otherwise.
 const WARMUP: Duration = Duration::from_secs(2);
@@ -53,6 +54,28 @@ pub(crate) struct SendArgs {
     /// Messages per second over all connections, at fixed times; latency counts from those times
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
+    /// Spread the load over N topics, named TOPIC-000000 and so on, each with as many queues as the first
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=TOPICS_MAX))]
+    topics: Option<u64>,
+    /// Use only the first N queues of a topic on each broker
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
+    queues: Option<usize>,
+}
+
+impl SendArgs {
+    /// The queues of the topic on each broker that are used; of many topics, those of the first.
+    async fn brokers(&self) -> Result<Vec<BrokerQueues>> {
+        let topic = &self.load.topic;
+        let mut brokers = match self.topics {
+            None => route::writable(&self.load.namesrv, topic).await?,
+            Some(_) => {
+                let first = TopicName::parse(&numbered(topic.as_str(), 0))?;
+                route::writable(&self.load.namesrv, &first).await?
+            }
+        };
+        brokers.iter_mut().for_each(|broker| broker.queue_ids.truncate(self.queues.unwrap_or(usize::MAX)));
+        Ok(brokers)
+    }
 }
 
 fn slots() -> clap::builder::RangedU64ValueParser<usize> {
@@ -70,7 +93,7 @@ pub(crate) fn run(args: &SendArgs) -> Result<ExitCode> {
 
 async fn load(args: &SendArgs) -> Result<(Vec<BrokerQueues>, Tally, u64, Window)> {
     let limits = args.load.limits(WARMUP, true);
-    let brokers = route::writable(&args.load.namesrv, &args.load.topic).await?;
+    let brokers = args.brokers().await?;
     let goal = Arc::new(Goal::new());
     let producers = Producers {
         links: connect(args, limits, &brokers, &goal).await?.into(),
@@ -107,7 +130,16 @@ async fn connect(
             body_bytes: args.size,
             batch: args.batch,
         };
-        let templates = Templates::new(&shape, &broker.queue_ids, links.len() as u32);
+        let salt = links.len() as u32;
+        let templates = match args.topics {
+            None => Templates::new(&shape, &broker.queue_ids, salt),
+            Some(topics) => {
+                let queues = broker.queue_ids.len() as u64;
+                let (first, stride) = (links.len() / brokers.len(), args.connections);
+                let spread = Spread { topics, queues, first: first as u64, stride: stride as u64 };
+                Templates::spread(&shape, spread, salt)
+            }
+        };
         let limit = FrameLimits::default().frame_bytes_max;
         if templates.request_bytes() > limit {
             bail!(
@@ -234,9 +266,10 @@ fn pace(links: &[Link]) {
 fn report(args: &SendArgs, brokers: &[BrokerQueues], tally: &Tally, behind: u64, window: &Window) -> Report {
     let queues: usize = brokers.iter().map(|broker| broker.queue_ids.len()).sum();
     let addresses: Vec<_> = brokers.iter().map(|broker| broker.address.as_str()).collect();
+    let many = args.topics.map_or(String::new(), |topics| format!(" and {} more", topics - 1));
     let pace = args.rate.map_or("closed loop".to_owned(), |rate| format!("{rate} msg/s wanted"));
     let mut report = Report::new(format!(
-        "send to {} (topic {}, queues: {queues}), in flight: {} x {}, body: {} B, batch: {}, {pace}",
+        "send to {} (topic {}{many}, queues: {queues}), in flight: {} x {}, body: {} B, batch: {}, {pace}",
         addresses.join(", "),
         args.load.topic,
         brokers.len() * args.connections,
@@ -246,6 +279,7 @@ fn report(args: &SendArgs, brokers: &[BrokerQueues], tally: &Tally, behind: u64,
     ));
     report.setting("command", "send");
     report.setting("topic", args.load.topic.as_str());
+    report.setting("topics", args.topics.unwrap_or(1));
     report.setting("queues", queues);
     report.setting("connections", brokers.len() * args.connections);
     report.setting("in_flight_per_connection", args.in_flight);

@@ -1,7 +1,8 @@
 //! Requests to send messages: encoded once for each queue, then copied and stamped.
 //!
 //! What differs from one request to the next has a fixed width: the opaque (ten digits), the born time (thirteen
-//! digits), and the last twelve digits of each client message id.
+//! digits), and the last twelve digits of each client message id. A load that is spread over many topics has one
+//! template for all of them, in which the number in the topic's name and the queue id have a fixed width too.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -26,6 +27,16 @@ const KEY_DIGITS: usize = 12;
 /// Digits of a client message id before them.
 const KEY_PREFIX: usize = 20;
 
+/// Digits of the number at the end of a topic's name, where there are many.
+const TOPIC_DIGITS: usize = 6;
+/// Digits of a queue id where there are many topics. Leading zeros change no number.
+const QUEUE_DIGITS: usize = 5;
+/// Stands for the queue id: as many digits as are stamped over it.
+const QUEUE_MARK: i32 = 10_000;
+
+/// Most topics that a load can be spread over.
+pub(super) const TOPICS_MAX: u64 = 10_u64.pow(TOPIC_DIGITS as u32);
+
 /// All opaques from here to [`OPAQUE_MAX`] have ten digits.
 pub(super) const OPAQUE_MIN: i32 = 1_000_000_000;
 /// The largest opaque that may be used.
@@ -42,6 +53,24 @@ pub(super) struct Shape<'a> {
     pub(super) body_bytes: usize,
     /// Messages of a request; one is sent by itself, more as a batch.
     pub(super) batch: usize,
+}
+
+/// The name of one of many topics.
+pub(super) fn numbered(topic: &str, number: u64) -> String {
+    format!("{topic}-{number:0TOPIC_DIGITS$}")
+}
+
+/// A load over the queues 0 to `queues - 1` of many [`numbered`] topics: queue by queue, then topic by topic.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spread {
+    /// Topics.
+    pub(super) topics: u64,
+    /// Queues of each that are used.
+    pub(super) queues: u64,
+    /// Which of all requests is this connection's first.
+    pub(super) first: u64,
+    /// Connections that share them.
+    pub(super) stride: u64,
 }
 
 /// What one request is stamped with.
@@ -62,6 +91,16 @@ pub(super) struct Templates {
     /// Where the ids of a batch's messages stand in the body.
     body_keys_at: Vec<usize>,
     keys: Keys,
+    places: Option<Places>,
+}
+
+/// Where the topic and the queue of a spread load stand in its only head, and which of them are next.
+#[derive(Debug)]
+struct Places {
+    spread: Spread,
+    next: u64,
+    topic_at: usize,
+    queue_at: usize,
 }
 
 /// A frame without its body.
@@ -84,13 +123,28 @@ impl Templates {
     /// Of the connection `salt` of this process; its first request goes to a queue that depends on it.
     pub(super) fn new(shape: &Shape<'_>, queue_ids: &[i32], salt: u32) -> Templates {
         assert!(!queue_ids.is_empty(), "a route without queues was refused");
+        Templates::with(shape, queue_ids, salt, salt as usize % queue_ids.len())
+    }
+
+    /// Over many topics whose names begin with the one of `shape`.
+    pub(super) fn spread(shape: &Shape<'_>, spread: Spread, salt: u32) -> Templates {
+        let topic = numbered(shape.topic, 0);
+        let mut templates = Templates::with(&Shape { topic: &topic, ..*shape }, &[QUEUE_MARK], salt, 0);
+        let head = &templates.heads[0].bytes;
+        let topic_at = after(head, "\"b\":\"") + topic.len() - TOPIC_DIGITS;
+        let queue_at = after(head, "\"e\":\"");
+        templates.places = Some(Places { spread, next: spread.first, topic_at, queue_at });
+        templates
+    }
+
+    fn with(shape: &Shape<'_>, queue_ids: &[i32], salt: u32, turn: usize) -> Templates {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let mut prefix = UniqueIds::new(ip, std::process::id(), salt).next(0);
         prefix.truncate(KEY_PREFIX);
         let keys = Keys { prefix, next: 0 };
         let (body, body_keys_at) = body(shape, &keys);
         let heads = queue_ids.iter().map(|id| Head::new(shape, *id, &keys, body.len())).collect();
-        Templates { heads, turn: salt as usize % queue_ids.len(), body, body_keys_at, keys }
+        Templates { heads, turn, body, body_keys_at, keys, places: None }
     }
 
     /// Bytes of a request.
@@ -108,6 +162,9 @@ impl Templates {
         digits(stamp.opaque.unsigned_abs().into(), &mut frame[head.opaque_at..][..10]);
         digits(stamp.born.0.unsigned_abs(), &mut frame[head.born_at..][..13]);
         self.keys.stamp(&mut frame[head.key_at..]);
+        if let Some(places) = &mut self.places {
+            places.stamp(frame);
+        }
         let start = out.len();
         out.extend_from_slice(&self.body);
         for at in &self.body_keys_at {
@@ -147,6 +204,17 @@ impl Head {
             key_at: after(&out, "UNIQ_KEY\\u0001"),
             bytes: out.freeze(),
         }
+    }
+}
+
+impl Places {
+    /// Makes the request in `frame` one to the next queue.
+    fn stamp(&mut self, frame: &mut [u8]) {
+        let Spread { topics, queues, stride, .. } = self.spread;
+        let (topic, queue) = (self.next / queues % topics, self.next % queues);
+        self.next = (self.next + stride) % (topics * queues);
+        digits(topic, &mut frame[self.topic_at..][..TOPIC_DIGITS]);
+        digits(queue, &mut frame[self.queue_at..][..QUEUE_DIGITS]);
     }
 }
 
@@ -254,6 +322,23 @@ mod tests {
         assert!(ids.iter().all(|id| id.len() == 32));
         ids.dedup();
         assert_eq!(ids.len(), 3);
+    }
+
+    #[test]
+    fn a_spread_load_goes_round_all_queues_of_all_topics() {
+        let shape = Shape { topic: "T", broker_name: "broker-a", body_bytes: 5, batch: 1 };
+        let spread = Spread { topics: 2, queues: 2, first: 1, stride: 3 };
+        let mut templates = Templates::spread(&shape, spread, 0);
+        let mut places = Vec::new();
+        for opaque in OPAQUE_MIN..OPAQUE_MIN + 5 {
+            let frame = next(&mut templates, opaque);
+            let mut header = Header::decode(&frame).unwrap();
+            let fields = SendMessageHeader::decode(header.fields.as_mut().unwrap()).unwrap();
+            places.push((fields.topic.to_string(), fields.queue_id));
+        }
+        let place = |topic, queue| (numbered("T", topic), queue);
+        assert_eq!(places, [place(0, 1), place(0, 0), place(1, 1), place(1, 0), place(0, 1)]);
+        assert_eq!(places[2].0, "T-000001");
     }
 
     #[test]
