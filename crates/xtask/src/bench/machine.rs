@@ -14,6 +14,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Time between two looks at what processes use.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+/// What is next to nothing: so few bytes written in so much time.
+const QUIET_BYTES: f64 = 1e6;
+const QUIET_STRETCH: Duration = Duration::from_secs(4);
 
 /// Load average of the last minute, as the system writes it.
 pub(super) fn load_average() -> String {
@@ -48,16 +51,34 @@ fn open_files(pid: u32) -> Result<usize> {
     Ok(fs::read_dir(&directory).with_context(|| format!("cannot list {directory}"))?.count())
 }
 
-/// Bytes that these processes have made the disk read since they started, in MiB.
+/// What these processes have made the disk read since they started, in MiB.
 pub(super) fn disk_read_mib(pids: &[u32]) -> Result<f64> {
+    Ok(io_bytes(pids, "read_bytes:")? / f64::from(1 << 20))
+}
+
+fn io_bytes(pids: &[u32], name: &str) -> Result<f64> {
     let bytes = pids.iter().map(|pid| {
         let file = format!("/proc/{pid}/io");
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("read_bytes:"));
-        line.and_then(|line| line.trim().parse::<u64>().ok())
-            .with_context(|| format!("{file} has no read_bytes"))
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.trim().parse::<u64>().ok()).with_context(|| format!("{file} has no {name}"))
     });
-    Ok(bytes.sum::<Result<u64>>()? as f64 / f64::from(1 << 20))
+    Ok(bytes.sum::<Result<u64>>()? as f64)
+}
+
+/// Waits until these processes have written next to nothing for a few seconds, at most for `limit`; tells how long that
+/// took.
+pub(super) fn await_quiet(pids: &[u32], limit: Duration) -> Result<Duration> {
+    let start = Instant::now();
+    let mut seen = io_bytes(pids, "write_bytes:")?;
+    loop {
+        thread::sleep(QUIET_STRETCH.min(limit));
+        let now = io_bytes(pids, "write_bytes:")?;
+        if now - seen < QUIET_BYTES || start.elapsed() >= limit {
+            return Ok(start.elapsed());
+        }
+        seen = now;
+    }
 }
 
 /// Forgets the cached pages of all files in and under `directory`, after they are on disk.
@@ -167,6 +188,9 @@ mod tests {
         let peak = watch.finish().unwrap();
         assert!(peak.rss_mib > 0.5 && peak.open_files >= 3, "{peak:?}");
         assert!(rss_mib(&[me, u32::MAX]).is_err());
+        assert!(disk_read_mib(&[me]).unwrap() >= 0.0);
+        let limit = Duration::from_millis(5);
+        assert!(await_quiet(&[me], limit).unwrap() >= limit);
     }
 
     #[test]

@@ -3,12 +3,14 @@
 //! The hot load takes turns with the same load on few queues of the same server, so that only the number of queues
 //! that it touches, and what lies around them, differs.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::Bench;
 use super::contender::{Contender, Flush, Software};
 use super::figure::{Figure, number};
-use super::machine::Watch;
+use super::machine::{self, Watch};
 use super::many::Topics;
 use super::report::{Report, median};
 
@@ -17,6 +19,8 @@ const TOPICS: u32 = 10_000;
 const QUEUES: i32 = 100;
 /// Topics of which one queue is hot.
 const HOT: u32 = 1_000;
+/// Longest wait until the entries of all queues are on the disk.
+const QUIET_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// Topics that make up the small load: eight queues.
 const FEW: Topics = Topics { name: "few", count: 1, queues: 8 };
 
@@ -36,6 +40,9 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let flags = format!("{} --size 128 --in-flight 256 --warmup 0 --count {}", all.flags(), all.queues());
     let once = bench.generate(&contender, "send", all.name, &flags)?;
     memory.push(("each written once", contender.rss_mib()?));
+    let limit = bench.effort.of_trial(QUIET_LIMIT, Duration::from_millis(100));
+    let quiet = machine::await_quiet(&contender.pids(), limit)?;
+    memory.push(("all on the disk", contender.rss_mib()?));
     let (mut few_rates, mut hot_rates) = (Vec::new(), Vec::new());
     for _ in 0..bench.effort.rounds {
         few_rates.push(send(bench, &contender, FEW)?);
@@ -57,7 +64,11 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     add(Figure::new("open files at most", peak.open_files as f64, "").at_most(2_000.0));
     let from = format!("{} topics of {} queues", number(f64::from(all.count)), all.queues);
     add(Figure::new("making all topics", created.as_secs_f64(), "s").from(from));
-    let from = format!("{} queues, each written once", number(once.messages()?));
+    let from = format!(
+        "{} queues, each written once; the disk was quiet after {} s more",
+        number(once.messages()?),
+        number(quiet.as_secs_f64())
+    );
     add(Figure::new("sends to all queues in turn", once.rate()?, "messages/s").from(from));
     Ok(())
 }
