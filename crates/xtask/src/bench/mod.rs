@@ -107,7 +107,7 @@ enum Scenario {
     Resources,
     /// A large backlog read from its oldest message, and the memory that this takes: beside Java
     Backlog,
-    /// The 99th percentile of sends at the rate that Java reaches at its best: beside Java
+    /// Latency of sends at nine tenths of the rate that Java reaches at its best: beside Java
     Rate,
     /// Sends and a reader of the newest while another reader drains an old backlog from the disk
     Cold,
