@@ -1,7 +1,8 @@
 //! `cargo xtask interop`: the official Java clients, several versions, one after the other, against a server.
 //!
 //! The tests themselves are the Maven project in `interop/java`; here it is called and its reports are read. A run
-//! without tests is a failure, and so is a test that was skipped.
+//! without tests is a failure, and so is a test that was skipped. With two of the versions a directory passes between
+//! a Java broker and the server.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -16,6 +17,9 @@ use crate::{java_server, process, tools, workspace};
 
 /// The client versions that we promise to work with: the oldest and the newest of the wire's generations.
 const CLIENT_VERSIONS: [&str; 4] = ["4.3.2", "4.7.1", "4.9.8", "5.3.3"];
+/// Java brokers whose directory passes to ours and back, each beside the client of its generation. Of release 4 this is
+/// the last whose broker the Maven registry has.
+const DIRECTORY_BROKERS: [(&str, &str); 2] = [("4.9.8", "4.9.7"), ("5.3.3", java_server::ORACLE)];
 /// Longest that the suite may take with one version, downloads included.
 const SUITE_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// Lines of a log that are shown when no test says what is wrong.
@@ -117,6 +121,10 @@ impl<'a> Suite<'a> {
 
     fn maven(&self, server: &str) -> Result<ExitStatus> {
         let mut command = workspace::maven(&self.project);
+        if let Some((_, broker)) = DIRECTORY_BROKERS.iter().find(|(client, _)| *client == self.client) {
+            java_server::fetch_release(broker)?;
+            command.arg(format!("-Dinterop.java.version={broker}"));
+        }
         command.arg(format!("-Drocketmq.version={}", self.client)).arg(server).arg("test");
         workspace::log_to(&mut command, &self.log)?;
         let words = process::words(&command);

@@ -8,6 +8,8 @@ use clap::Args;
 
 use crate::{process, tools, workspace};
 
+/// The release that is the oracle of the interop tests and the contender of the benchmarks.
+pub(crate) const ORACLE: &str = "5.3.3";
 /// Longest that the downloads may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(20 * 60);
 
@@ -24,14 +26,17 @@ pub(crate) const JVM_OPENINGS: [&str; 6] = [
 /// Flags of `cargo xtask java-server`.
 #[derive(Debug, Args)]
 pub(crate) struct JavaServerArgs {
-    /// Copy the jars to this directory [default: they stay in interop/java/java-server/target/lib]
+    /// Copy the jars to this directory [default: they stay in interop/java/java-server/target/VERSION/lib]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Release of the server
+    #[arg(long, value_name = "VERSION", default_value = ORACLE)]
+    version: String,
 }
 
 /// Fetches the server and prints how to run it.
 pub(crate) fn run(args: &JavaServerArgs) -> Result<()> {
-    let mut lib = fetch()?;
+    let mut lib = fetch_release(&args.version)?;
     if let Some(directory) = &args.dir {
         copy_files(&lib, directory)?;
         lib = std::path::absolute(directory)?;
@@ -51,11 +56,17 @@ pub(crate) fn run(args: &JavaServerArgs) -> Result<()> {
 
 /// Makes sure that the server is there and returns the directory with its jars.
 pub(crate) fn fetch() -> Result<PathBuf> {
+    fetch_release(ORACLE)
+}
+
+/// As [`fetch`], for another release.
+pub(crate) fn fetch_release(version: &str) -> Result<PathBuf> {
     tools::require_java()?;
     let project = workspace::interop()?.join("java-server");
-    process::run(workspace::maven(&project).arg("package"), FETCH_LIMIT)
-        .context("the Java server could not be fetched")?;
-    Ok(project.join("target/lib"))
+    let mut maven = workspace::maven(&project);
+    process::run(maven.arg("package").arg(format!("-Drocketmq.server.version={version}")), FETCH_LIMIT)
+        .with_context(|| format!("the Java server {version} could not be fetched"))?;
+    Ok(project.join("target").join(version).join("lib"))
 }
 
 fn copy_files(source: &Path, target: &Path) -> Result<()> {

@@ -42,10 +42,15 @@ final class TopicReader implements AutoCloseable {
 
     /** Hands over every message of a queue in offset order, up to the maximum offset at the time of the call. */
     void read(MessageQueue queue, Consumer<MessageExt> each) throws Exception {
+        read(queue, "*", each);
+    }
+
+    /** The same for the messages that the broker finds to match a tag expression. */
+    void read(MessageQueue queue, String tags, Consumer<MessageExt> each) throws Exception {
         long offset = consumer.minOffset(queue);
         long end = consumer.maxOffset(queue);
         while (offset < end) {
-            PullResult result = consumer.pull(queue, "*", offset, PULL_BATCH);
+            PullResult result = consumer.pull(queue, tags, offset, PULL_BATCH);
             if (result.getPullStatus() == PullStatus.NO_NEW_MSG) {
                 throw new IllegalStateException(queue + " ends at " + offset + " but its maximum offset is " + end);
             }

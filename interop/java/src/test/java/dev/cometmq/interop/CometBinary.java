@@ -44,9 +44,17 @@ final class CometBinary implements Software {
     public ServerProcess broker(Path directory, String name, int port, String namesrvs, Call call) throws IOException {
         Path configuration = ServerProcess.writeProperties(directory, "broker.conf",
             ServerProcess.brokerProperties(directory, name, port));
-        List<String> command = role(directory, "broker", call);
+        return broker(role(directory, "broker", call), configuration, name, port, namesrvs);
+    }
+
+    @Override
+    public ServerProcess broker(Path configuration, String name, int port, String namesrvs) throws IOException {
+        return broker(role(configuration.getParent(), "broker", Call.SUBCOMMAND), configuration, name, port, namesrvs);
+    }
+
+    private static ServerProcess broker(List<String> command, Path configuration, String name, int port, String namesrvs) {
         command.addAll(List.of("-n", namesrvs, "-c", configuration.toString()));
-        return new ServerProcess(name, directory, command, List.of(port, port - 2),
+        return new ServerProcess(name, configuration.getParent(), command, List.of(port, port - 2),
             List.of(ServerProcess.brokerBootLine(name, port)));
     }
 

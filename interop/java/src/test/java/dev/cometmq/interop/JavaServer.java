@@ -9,19 +9,22 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 
-/** The Java RocketMQ name server and broker that java-server/pom.xml fetches: the oracle these tests are proved with. */
+/** A release of the Java RocketMQ name server and broker that java-server/pom.xml fetches: the oracle these tests are proved with. */
 final class JavaServer implements Software {
+    /** The release that is the oracle of all tests. */
+    static final String ORACLE = "5.3.3";
+
     private static final int TERMINATED_BY_SIGNAL = 143;
     private static final Duration REGISTRATION_LIMIT = Duration.ofSeconds(60);
 
     private final Path lib;
 
-    JavaServer(Path lib) {
+    JavaServer(String version) {
+        lib = Path.of(System.getProperty("interop.java.servers", "java-server/target"), version, "lib").toAbsolutePath();
         if (!Files.isDirectory(lib)) {
             throw new IllegalStateException("the Java server is missing: no folder " + lib
-                + ". Fetch it with: mvn -f java-server/pom.xml package");
+                + ". Fetch it with: mvn -f java-server/pom.xml package -Drocketmq.server.version=" + version);
         }
-        this.lib = lib.toAbsolutePath();
     }
 
     @Override
@@ -78,7 +81,12 @@ final class JavaServer implements Software {
         // Instead of 200 ms: on a busy machine the broker would refuse sends that waited longer, and of a oneway nobody hears.
         properties.put("waitTimeMillsInSendQueue", "10000");
         properties.putAll(more);
-        Path configuration = ServerProcess.writeProperties(directory, "broker.conf", properties);
+        return broker(ServerProcess.writeProperties(directory, "broker.conf", properties), name, port, namesrvs);
+    }
+
+    @Override
+    public ServerProcess broker(Path configuration, String name, int port, String namesrvs) throws IOException {
+        Path directory = configuration.getParent();
         List<String> command = java(directory, "1g");
         command.addAll(List.of("org.apache.rocketmq.broker.BrokerStartup", "-n", namesrvs, "-c", configuration.toString()));
         return new ServerProcess(name, directory, command, List.of(port, port - 2),
@@ -87,6 +95,10 @@ final class JavaServer implements Software {
 
     private List<String> java(Path directory, String heap) throws IOException {
         Path home = Files.createDirectories(directory.resolve("home/conf")).getParent();
+        // Release 4 ends without these two; release 5 does not look at them.
+        for (String role : List.of("broker", "namesrv")) {
+            Files.writeString(home.resolve("conf/logback_" + role + ".xml"), "<configuration/>\n");
+        }
         return new ArrayList<>(List.of(Path.of(System.getProperty("java.home"), "bin", "java").toString(),
             "-Xms" + heap, "-Xmx" + heap, "-XX:TieredStopAtLevel=1",
             "--add-opens", "java.base/java.nio=ALL-UNNAMED", "--add-opens", "java.base/sun.nio.ch=ALL-UNNAMED",

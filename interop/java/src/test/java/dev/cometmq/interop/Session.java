@@ -110,7 +110,12 @@ final class Session implements AutoCloseable {
 
     /** Creates a topic with four queues on one broker, as the admin tools do. */
     void createTopic(String brokerAddress, String topic, int permission) throws Exception {
-        remote(producer()).createTopic(brokerAddress, TEMPLATE_TOPIC, new TopicConfig(topic, 4, 4, permission), 5000);
+        setTopic(brokerAddress, new TopicConfig(topic, 4, 4, permission));
+    }
+
+    /** Creates a topic on one broker or changes it. */
+    void setTopic(String brokerAddress, TopicConfig topic) throws Exception {
+        remote(producer()).createTopic(brokerAddress, TEMPLATE_TOPIC, topic, 5000);
     }
 
     /** A new read-write topic of four queues that the name server already knows. */
@@ -126,23 +131,32 @@ final class Session implements AutoCloseable {
      * Asks by hand, since a second consumer of the group would take part in its rebalance.
      */
     void awaitCommitted(Server server, String group, String topic, long total) throws Exception {
+        awaitCommitted(server.brokerAddress(), group, topic, total);
+    }
+
+    void awaitCommitted(String brokerAddress, String group, String topic, long total) throws Exception {
         RemotingClient client = remote(producer()).getRemotingClient();
         List<MessageQueue> queues = reader().queues(topic);
         Await.until(COMMIT_LIMIT, () -> {
             long committed = 0;
             for (MessageQueue queue : queues) {
-                RemotingCommand request = RemotingCommand.createRequestCommand(QUERY_CONSUMER_OFFSET, null);
-                request.setExtFields(new HashMap<>(Map.of("consumerGroup", group, "topic", topic,
-                    "queueId", Integer.toString(queue.getQueueId()))));
                 try {
-                    RemotingCommand reply = client.invokeSync(server.brokerAddress(), request, 3000);
-                    committed += reply.getCode() == 0 ? Long.parseLong(reply.getExtFields().get("offset")) : 0;
+                    committed += Math.max(0, committed(client, brokerAddress, group, queue));
                 } catch (Exception e) {
                     return e.toString();
                 }
             }
             return committed == total ? null : "committed are " + committed + " of " + total + " messages";
         });
+    }
+
+    /** What a broker knows as a group's offset in a queue; -1 when it knows none. */
+    static long committed(RemotingClient client, String brokerAddress, String group, MessageQueue queue) throws Exception {
+        RemotingCommand request = RemotingCommand.createRequestCommand(QUERY_CONSUMER_OFFSET, null);
+        request.setExtFields(new HashMap<>(Map.of("consumerGroup", group, "topic", queue.getTopic(),
+            "queueId", Integer.toString(queue.getQueueId()))));
+        RemotingCommand reply = client.invokeSync(brokerAddress, request, 3000);
+        return reply.getCode() == 0 ? Long.parseLong(reply.getExtFields().get("offset")) : -1;
     }
 
     /** Broadcasting instead of clustering; the mode's type moved to another package between 4.x and 5.x. */

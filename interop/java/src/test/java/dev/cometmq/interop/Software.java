@@ -15,7 +15,7 @@ interface Software {
         String choice = System.getProperty("interop.server", "binary");
         return switch (choice) {
             case "binary" -> new CometBinary(System.getProperty("cometmq.binary", ""));
-            case "java" -> new JavaServer(Path.of(System.getProperty("interop.java.lib", "java-server/target/lib")));
+            case "java" -> new JavaServer(JavaServer.ORACLE);
             default -> throw new IllegalArgumentException("interop.server must be binary or java, not " + choice);
         };
     }
@@ -27,6 +27,9 @@ interface Software {
     ServerProcess namesrv(Path directory, int port, Call call) throws IOException;
 
     ServerProcess broker(Path directory, String name, int port, String namesrvs, Call call) throws IOException;
+
+    /** A broker on a configuration file as it is, which names its store: what another software left can be opened. */
+    ServerProcess broker(Path configuration, String name, int port, String namesrvs) throws IOException;
 
     /** Waits, after the processes are ready, for what this software does not wait for before it announces its boot. */
     default void awaitUsable(String namesrv, Map<String, String> brokerProperties) throws Exception {
