@@ -78,8 +78,10 @@ fn parse_hex(text: &str) -> Option<Vec<u8>> {
     if text.len() > 56 || !text.len().is_multiple_of(2) {
         return None;
     }
-    let digits = text.as_bytes().chunks_exact(2);
-    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+    // Digit by digit: the standard library's parser of numbers takes a sign as well.
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let pairs = text.as_bytes().chunks_exact(2);
+    pairs.map(|pair| u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()).collect()
 }
 
 #[cfg(test)]
@@ -95,7 +97,13 @@ mod tests {
         assert_eq!(parse_offset_id(&id), Some((host, LogOffset(240))));
         let host: SocketAddr = "[2001:db8::7]:10911".parse().unwrap();
         assert_eq!(parse_offset_id(&offset_id(host, LogOffset(9))), Some((host, LogOffset(9))));
-        for wrong in ["", "7F", "zz000001000051AF00000000000000F0", "7F000001000151AF00000000000000F0ü"] {
+        for wrong in [
+            "",
+            "7F",
+            "zz000001000051AF00000000000000F0",
+            "7F000001000151AF00000000000000F0ü",
+            "7F+00001000051AF00000000000000F0",
+        ] {
             assert_eq!(parse_offset_id(wrong), None, "{wrong}");
         }
     }
