@@ -70,6 +70,16 @@ struct BareKeys {
     quoted: bool,
 }
 
+/// Keys that are numbers take these ways, once for each type that a map's key may have.
+macro_rules! bare_numbers {
+    ($($function:ident $type:ty,)*) => {
+        $(fn $function<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: $type) -> io::Result<()> {
+            self.in_key = false;
+            CompactFormatter.$function(writer, value)
+        })*
+    };
+}
+
 impl Formatter for BareKeys {
     fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
         self.in_key = true;
@@ -92,11 +102,22 @@ impl Formatter for BareKeys {
     }
 
     fn end_string<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        if self.in_key && self.quoted {
-            // The opening quote still waits, so this was a number.
-            return Ok(());
+        if std::mem::take(&mut self.quoted) {
+            // The opening quote still waits, so this was a number, or a key without text.
+            return if self.in_key { writer.write_all(b"\"\"") } else { Ok(()) };
         }
         writer.write_all(b"\"")
+    }
+
+    bare_numbers! {
+        write_i8 i8,
+        write_i16 i16,
+        write_i32 i32,
+        write_i64 i64,
+        write_u8 u8,
+        write_u16 u16,
+        write_u32 u32,
+        write_u64 u64,
     }
 
     fn write_string_fragment<W: ?Sized + io::Write>(
@@ -271,10 +292,10 @@ mod tests {
         }
         let both = Both {
             numbers: BTreeMap::from([(0, "x\n"), (7, "")]),
-            texts: BTreeMap::from([("0", 7), ("\t", 1)]),
+            texts: BTreeMap::from([("0", 7), ("\t", 1), ("", 2)]),
         };
         let text = String::from_utf8(to_vec_bare_keys(&both)).unwrap();
-        assert_eq!(text, r#"{"numbers":{0:"x\n",7:""},"texts":{"\t":1,"0":7}}"#);
+        assert_eq!(text, r#"{"numbers":{0:"x\n",7:""},"texts":{"":2,"\t":1,"0":7}}"#);
     }
 
     proptest! {
