@@ -177,6 +177,12 @@ pub enum RecordError {
     /// The topic is not text.
     #[error("topic is not UTF-8")]
     Topic,
+    /// The length of the property text is negative where Java reads it.
+    #[error("properties of {bytes} bytes, at most {PROPERTIES_BYTES_MAX} are possible")]
+    Properties {
+        /// Length that the record claims.
+        bytes: usize,
+    },
 }
 
 /// A record as it lies in a buffer.
@@ -247,6 +253,9 @@ impl<'a> RecordView<'a> {
             if magic == MAGIC_V2 { usize::from(input.u16()?) } else { usize::from(input.array::<1>()?[0]) };
         let topic = std::str::from_utf8(input.slice(topic_bytes)?).map_err(|_| RecordError::Topic)?;
         let properties_bytes = usize::from(input.u16()?);
+        if properties_bytes > PROPERTIES_BYTES_MAX {
+            return Err(RecordError::Properties { bytes: properties_bytes });
+        }
         let properties = input.slice(properties_bytes)?;
         if input.taken != total {
             return Err(RecordError::Lengths { total, parts: input.taken });
@@ -408,6 +417,20 @@ mod tests {
             }
             let _ = RecordView::decode(&bytes);
         }
+    }
+
+    #[test]
+    fn properties_that_java_could_not_read_are_refused() {
+        let mut out = BytesMut::new();
+        let text = vec![b'x'; PROPERTIES_BYTES_MAX];
+        sample("T", b"", &text, false).encode(QueueOffset(0), LogOffset(0), Millis(1), &mut out);
+        assert_eq!(RecordView::decode(&out).unwrap().properties.len(), PROPERTIES_BYTES_MAX);
+        out.put_u8(b'x');
+        let total = out.len() as u32;
+        out[..4].copy_from_slice(&total.to_be_bytes());
+        let length_at = out.len() - PROPERTIES_BYTES_MAX - 3;
+        out[length_at..length_at + 2].copy_from_slice(&0x8000u16.to_be_bytes());
+        assert_eq!(RecordView::decode(&out), Err(RecordError::Properties { bytes: 0x8000 }));
     }
 
     #[test]
