@@ -66,7 +66,7 @@ impl JavaCheckpoint {
 
     /// Everything stored before this time is in the queues' files.
     pub fn safe_before(&self) -> Millis {
-        Millis((self.physic.0.min(self.logics.0) - JAVA_SLACK_MS).max(0))
+        Millis(self.physic.0.min(self.logics.0).saturating_sub(JAVA_SLACK_MS).max(0))
     }
 }
 
@@ -160,5 +160,7 @@ mod tests {
         checkpoint.save(&disk, path).unwrap();
         assert_eq!(JavaCheckpoint::load(&disk, path).unwrap(), checkpoint);
         assert_eq!(checkpoint.safe_before(), Millis(6_000));
+        let damaged = JavaCheckpoint { logics: Millis(i64::MIN), ..checkpoint };
+        assert_eq!(damaged.safe_before(), Millis(0));
     }
 }
