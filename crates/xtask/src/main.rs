@@ -2,10 +2,11 @@
 //!
 //! Suggested reading order: [`test`] is the one gate and calls most others; [`tidy`] checks what the compiler does
 //! not; [`interop`] runs the official Java clients against our server, [`kill`] a server that is killed again and
-//! again; [`bench`] compares with the Java server. Beneath them: [`process`], [`workspace`], [`wire`].
+//! again, [`fuzz`] the fuzz targets; [`bench`] compares with the Java server. Beneath them: [`process`], [`workspace`], [`wire`].
 
 mod bench;
 mod chance;
+mod fuzz;
 mod interop;
 mod java_server;
 mod kill;
@@ -42,6 +43,8 @@ enum Command {
     Interop(interop::InteropArgs),
     /// Kills a server under load again and again, and looks for what it acknowledged
     Kill(kill::KillArgs),
+    /// Runs the fuzz targets: any bytes, no panic, bounded memory, what is read is written the same
+    Fuzz(fuzz::FuzzArgs),
     /// Fetches the Java name server and broker, and tells how to run them
     JavaServer(java_server::JavaServerArgs),
     /// Measures our server beside the Java server and a null server
@@ -65,6 +68,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Tidy => tidy::run()?,
         Command::Interop(args) => interop::run(args)?,
         Command::Kill(args) => kill::run(args)?,
+        Command::Fuzz(args) => fuzz::run(args)?,
         Command::JavaServer(args) => java_server::run(args)?,
         Command::Bench(args) => bench::run(args)?,
     }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::table::Table;
-use crate::{bench, interop, kill, process, tidy, tools, workspace};
+use crate::{bench, fuzz, interop, kill, process, tidy, tools, workspace};
 
 /// Longest that one cargo command may take on a slow machine.
 const CARGO_LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -35,6 +35,8 @@ enum Part {
     Unit,
     /// The binary as it is released
     Build,
+    /// Each fuzz target for two seconds
+    Fuzz,
     /// Official Java clients of several versions
     Interop,
     /// A few rounds of kill -9 under load
@@ -62,6 +64,7 @@ impl Part {
             Part::Tidy => tidy::run(),
             Part::Unit => cargo("test", &["--workspace"]),
             Part::Build => cargo("build", &["--release"]),
+            Part::Fuzz => fuzz::run(&fuzz::FuzzArgs::short()),
             Part::Interop => interop::run(&interop::InteropArgs::all()),
             Part::Kill => kill::run(&kill::KillArgs::short()),
             Part::Bench => bench::run(&bench::BenchArgs::short()),

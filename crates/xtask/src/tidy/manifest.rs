@@ -24,6 +24,7 @@ const LAYERS: &[Layer] = &[
         below: &["protocol", "store", "namesrv", "broker", "remoting", "client"],
         tokio: true,
     },
+    Layer { name: "fuzz", below: &["protocol", "store"], tokio: false },
     Layer { name: "xtask", below: &["protocol", "remoting", "client"], tokio: true },
 ];
 

@@ -1,0 +1,7 @@
+//! `config_json` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _ = cometmq_fuzz::targets::json::any(data);
+});

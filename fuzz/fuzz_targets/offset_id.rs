@@ -1,0 +1,7 @@
+//! `offset_id` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _ = cometmq_fuzz::targets::record::offset_id(data);
+});

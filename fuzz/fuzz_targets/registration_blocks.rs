@@ -1,0 +1,7 @@
+//! `registration_blocks` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _ = cometmq_fuzz::targets::namesrv::blocks(data);
+});
