@@ -20,7 +20,7 @@ use crate::effects::{Delivery, Effects};
 use crate::group::Groups;
 use crate::offset::Offsets;
 use crate::order::Locks;
-use crate::pull::Waiters;
+use crate::pull::{ColdPulls, Waiters};
 use crate::send::{Accepted, BrokerProperties};
 use crate::topic::{TopicRules, Topics};
 
@@ -83,6 +83,7 @@ pub struct Broker {
     pub(crate) clients: Clients,
     pub(crate) locks: Locks,
     pub(crate) waiters: Waiters,
+    pub(crate) cold: ColdPulls,
     pub(crate) broker_properties: BrokerProperties,
     unique_ids: Mutex<UniqueIds>,
     parked: Mutex<Parked>,
@@ -152,6 +153,7 @@ impl Broker {
             clients: Clients::default(),
             locks: Locks::default(),
             waiters: Waiters::default(),
+            cold: ColdPulls::default(),
             broker_properties: BrokerProperties::new(&config.topics.cluster_name),
             unique_ids: Mutex::new(UniqueIds::new(config.advertised.ip(), config.process_id, now.0 as u32)),
             parked: Mutex::new(Parked::default()),

@@ -6,6 +6,8 @@ use cometmq_protocol::headers::HeaderFields;
 use cometmq_protocol::headers::client::ConsumerGroupHeader;
 use cometmq_protocol::{Header, RequestCode, SerializeType};
 
+use crate::pull::ColdPull;
+
 /// Whole frames for one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
@@ -24,6 +26,8 @@ pub struct Effects {
     pub close: Vec<ConnectionId>,
     /// Someone waits for a sync: call [`Broker::sync`](crate::Broker::sync) soon.
     pub sync_wanted: bool,
+    /// Pulls that wait for the disk: call [`Broker::read_cold`](crate::Broker::read_cold) where waiting is allowed.
+    pub cold: Vec<ColdPull>,
     /// Topics changed: register with the name servers now.
     pub announce: bool,
 }
@@ -31,7 +35,11 @@ pub struct Effects {
 impl Effects {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.deliveries.is_empty() && self.close.is_empty() && !self.sync_wanted && !self.announce
+        self.deliveries.is_empty()
+            && self.close.is_empty()
+            && self.cold.is_empty()
+            && !self.sync_wanted
+            && !self.announce
     }
 
     /// Tells every member of a consumer group that its membership changed (code 40, one-way).

@@ -18,3 +18,4 @@ pub mod topic;
 
 pub use broker::{Broker, BrokerConfig, OpenError, Turn};
 pub use effects::{Delivery, Effects};
+pub use pull::ColdPull;

@@ -1,9 +1,13 @@
 //! Pulling: messages of a queue from an offset on, or a wait for the next one.
+//!
+//! Reading order: here what is asked and what there is, [`reply`] the answer, [`waiters`] the pulls that wait for a
+//! message, [`cold`] those that wait for the disk.
 
+mod cold;
+mod reply;
 mod waiters;
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -12,14 +16,15 @@ use cometmq_protocol::headers::pull::{PullMessageHeader, PullMessageReply, pull_
 use cometmq_protocol::message::tags::TagFilter;
 use cometmq_protocol::names::GroupName;
 use cometmq_protocol::{
-    ConnectionId, Header, Millis, Peer, QueueId, QueueOffset, Reply, ResponseCode, SerializeType,
+    ConnectionId, Millis, Peer, QueueId, QueueOffset, Reply, ResponseCode, SerializeType,
 };
-use cometmq_store::{Queue, Unit};
+use cometmq_store::{Patience, Queue, Unit};
 
 use crate::broker::Broker;
 use crate::client::{Filter, NO_SQL, SubscriptionLookup};
 use crate::effects::{Delivery, Effects};
 
+pub use cold::{ColdPull, ColdPulls};
 pub use waiters::Waiters;
 
 /// Most messages in one reply.
@@ -32,11 +37,6 @@ const SCANNED_MAX: usize = 4096;
 const SUSPEND_MS_MAX: i64 = 60_000;
 /// Tags codes below this are addresses in Java's extension files: the consumer itself must filter.
 const EXTENSION_ADDRESS_MAX: i64 = i32::MIN as i64;
-
-thread_local! {
-    /// Where records come from the disk to, on their way into replies.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// A pull that was found to be in order.
 #[derive(Clone, Debug)]
@@ -56,9 +56,21 @@ pub(crate) struct Pull {
 
 /// What a pull came to.
 enum Outcome {
-    Found { units: Vec<Unit>, next: QueueOffset },
-    Nothing { code: ResponseCode, remark: &'static str, next: QueueOffset },
+    Found {
+        units: Vec<(QueueOffset, Unit)>,
+        next: QueueOffset,
+    },
+    Nothing {
+        code: ResponseCode,
+        remark: &'static str,
+        next: QueueOffset,
+    },
+    /// The queue's entries are not in memory.
+    NotResident,
 }
+
+/// An answer needs bytes that are not in memory, and may not wait for the disk.
+struct NotResident;
 
 impl Broker {
     /// Codes 11 and 361: writes the reply to `out`, or keeps the request until a message comes.
@@ -88,26 +100,33 @@ impl Broker {
         } else {
             self.config.short_polling_ms
         };
-        self.answer_or_wait(pull, (wait_ms > 0).then_some(now + wait_ms), out, effects);
+        let deadline = (wait_ms > 0).then_some(now + wait_ms);
+        self.answer_or_wait(pull, deadline, Patience::Resident, out, effects);
     }
 
-    /// Answers a pull into `out` unless there is nothing yet and it may wait until `deadline`.
+    /// Answers a pull into `out` unless there is nothing yet and it may wait until `deadline`, or it needs what only
+    /// the disk has and `patience` does not reach that far: then it is kept, or handed to the shell.
     fn answer_or_wait(
         &self,
         pull: Pull,
         deadline: Option<Millis>,
+        patience: Patience,
         out: &mut BytesMut,
         effects: &mut Effects,
     ) {
         let queue = self.store.queue(&pull.topic, pull.queue_id);
-        let outcome = self.look(&pull, queue.as_deref());
+        let outcome = self.look(&pull, queue.as_deref(), patience);
         let nothing_yet = matches!(&outcome, Outcome::Nothing { code: ResponseCode::PullNotFound, .. });
         match deadline.filter(|_| nothing_yet) {
-            None => self.write_reply(&pull, queue.as_deref(), outcome, out),
+            None => {
+                if let Err(NotResident) = self.write_reply(&pull, queue.as_deref(), outcome, patience, out) {
+                    self.leave_to_shell(pull, deadline, out, effects);
+                }
+            }
             Some(deadline) => {
                 let (topic, id, offset) = (Arc::clone(&pull.topic), pull.queue_id, pull.offset);
                 if let Some(refused) = self.waiters.park(pull, deadline) {
-                    return self.write_reply(&refused, queue.as_deref(), outcome, out);
+                    return reply::nothing(&refused, queue.as_deref(), &outcome, out);
                 }
                 // The queue may not exist yet: it must, to be awaited.
                 let queue = queue.or_else(|| {
@@ -130,16 +149,24 @@ impl Broker {
         for (pull, deadline) in self.waiters.take(queue.topic().as_str(), queue.id()) {
             let connection = pull.connection;
             let mut out = BytesMut::new();
-            // Messages that the filter dropped need not be looked at again.
-            let outcome = self.look(&pull, Some(queue));
+            let patience = Patience::Resident;
+            let outcome = self.look(&pull, Some(queue), patience);
             match outcome {
                 Outcome::Nothing { code: ResponseCode::PullNotFound, .. } => {
-                    self.answer_or_wait(pull, Some(deadline), &mut out, effects);
+                    self.answer_or_wait(pull, Some(deadline), patience, &mut out, effects);
                 }
                 Outcome::Nothing { code: ResponseCode::PullRetryImmediately, next, .. } => {
-                    self.answer_or_wait(Pull { offset: next, ..pull }, Some(deadline), &mut out, effects);
+                    // Messages that the filter dropped need not be looked at again.
+                    let pull = Pull { offset: next, ..pull };
+                    self.answer_or_wait(pull, Some(deadline), patience, &mut out, effects);
                 }
-                outcome => self.write_reply(&pull, Some(queue), outcome, &mut out),
+                outcome => {
+                    if let Err(NotResident) =
+                        self.write_reply(&pull, Some(queue), outcome, patience, &mut out)
+                    {
+                        self.leave_to_shell(pull, Some(deadline), &mut out, effects);
+                    }
+                }
             }
             if !out.is_empty() {
                 effects.deliveries.push(Delivery { connection, frames: out.freeze() });
@@ -152,8 +179,10 @@ impl Broker {
         for pull in self.waiters.expire(now) {
             let mut out = BytesMut::new();
             let connection = pull.connection;
-            self.answer_or_wait(pull, None, &mut out, effects);
-            effects.deliveries.push(Delivery { connection, frames: out.freeze() });
+            self.answer_or_wait(pull, None, Patience::Resident, &mut out, effects);
+            if !out.is_empty() {
+                effects.deliveries.push(Delivery { connection, frames: out.freeze() });
+            }
         }
     }
 
@@ -252,7 +281,7 @@ impl Broker {
     }
 
     /// What there is for a pull now.
-    fn look(&self, pull: &Pull, queue: Option<&Queue>) -> Outcome {
+    fn look(&self, pull: &Pull, queue: Option<&Queue>, patience: Patience) -> Outcome {
         use ResponseCode::{PullNotFound, PullOffsetMoved, PullRetryImmediately};
         let nothing = |code, remark, next| Outcome::Nothing { code, remark, next };
         let empty = |remark| {
@@ -275,13 +304,17 @@ impl Broker {
         }
         let mut units = Vec::new();
         let scan = if *pull.filter == Filter::Tags(TagFilter::All) { pull.count } else { SCANNED_MAX };
-        if let Err(error) = queue.read(pull.offset, scan, &mut units) {
-            tracing::error!(topic = %queue.topic(), queue = %queue.id(), %error, "queue not readable");
+        match queue.read_patiently(pull.offset, scan, patience, &mut units) {
+            Ok(true) => {}
+            Ok(false) => return Outcome::NotResident,
+            Err(error) => {
+                tracing::error!(topic = %queue.topic(), queue = %queue.id(), %error, "queue not readable");
+            }
         }
         if units.is_empty() {
             return nothing(PullRetryImmediately, "MESSAGE_WAS_REMOVING", pull.offset);
         }
-        let (units, scanned) = choose(&units, pull.count, &pull.filter);
+        let (units, scanned) = choose(&units, pull);
         let next = pull.offset + scanned as i64;
         if units.is_empty() {
             nothing(PullRetryImmediately, "NO_MATCHED_MESSAGE", next)
@@ -289,61 +322,22 @@ impl Broker {
             Outcome::Found { units, next }
         }
     }
-
-    fn write_reply(&self, pull: &Pull, queue: Option<&Queue>, outcome: Outcome, out: &mut BytesMut) {
-        let (code, remark, next, units) = match outcome {
-            Outcome::Found { units, next } => (ResponseCode::Success, "FOUND", next, units),
-            Outcome::Nothing { code, remark, next } => (code, remark, next, Vec::new()),
-        };
-        let fields = PullMessageReply {
-            suggest_which_broker_id: pull.broker_id,
-            next_begin_offset: next.0,
-            min_offset: queue.map_or(0, |queue| queue.min().0),
-            max_offset: queue.map_or(0, |queue| queue.max().0),
-            offset_delta: Some(0),
-            topic_sys_flag: Some(pull.topic_sys_flag),
-            group_sys_flag: Some(pull.group_sys_flag),
-            forbidden_type: None,
-            borrows: std::marker::PhantomData,
-        };
-        let header = Header::response(code.code(), pull.opaque, Some(remark.into()), None);
-        let start = out.len();
-        let body_bytes = units.iter().map(|unit| unit.size as usize).sum();
-        header.encode_typed(&fields, &[], pull.serialize_type, body_bytes, out);
-        let body_start = out.len();
-        out.reserve(body_bytes);
-        let read = SCRATCH.with_borrow_mut(|scratch| {
-            self.store.read(&units, scratch, &mut |record| {
-                out.extend_from_slice(record);
-                true
-            })
-        });
-        if out.len() - body_start == body_bytes && read.is_ok() {
-            return;
-        }
-        // A record is not where its entry says: nothing of it is delivered, and the consumer tries again.
-        let first = units.first().map(|unit| unit.log_offset);
-        tracing::error!(topic = &*pull.topic, queue = %pull.queue_id, offset = %pull.offset, ?first, ?read, "record not readable");
-        out.truncate(start);
-        let remark = format!("message at queue offset {} cannot be read from the commit log", pull.offset);
-        Reply::refuse(ResponseCode::SystemError, remark).encode(pull.opaque, pull.serialize_type, out);
-    }
 }
 
 /// The entries that pass the filter, up to the limits of one reply, and how many were looked at.
-fn choose(units: &[Unit], count: usize, filter: &Filter) -> (Vec<Unit>, usize) {
-    let Filter::Tags(filter) = filter else { return (Vec::new(), units.len()) };
-    let mut chosen = Vec::with_capacity(count.min(units.len()));
+fn choose(units: &[Unit], pull: &Pull) -> (Vec<(QueueOffset, Unit)>, usize) {
+    let Filter::Tags(filter) = &*pull.filter else { return (Vec::new(), units.len()) };
+    let mut chosen = Vec::with_capacity(pull.count.min(units.len()));
     let mut bytes = 0;
     for (index, unit) in units.iter().enumerate() {
         if unit.tags_code >= EXTENSION_ADDRESS_MAX && !filter.matches(unit.tags_code) {
             continue;
         }
         bytes += unit.size as usize;
-        if chosen.len() == count || (bytes > BYTES_MAX && !chosen.is_empty()) {
+        if chosen.len() == pull.count || (bytes > BYTES_MAX && !chosen.is_empty()) {
             return (chosen, index);
         }
-        chosen.push(*unit);
+        chosen.push((pull.offset + index as i64, *unit));
     }
     (chosen, units.len())
 }

@@ -69,6 +69,8 @@ response_codes! {
     29 InvalidParameter "INVALID_PARAMETER",
     /// The group has no connected consumer.
     206 ConsumerNotOnline "CONSUMER_NOT_ONLINE",
+    /// Too many such requests at the moment; clients of 4.9 and later ask again after 20 ms, older ones after 3 s.
+    215 FlowControl "FLOW_CONTROL",
     /// The server is stopping; clients of 5.3.2 and later reconnect and resend.
     1500 GoAway "GO_AWAY",
 }

@@ -9,9 +9,11 @@
 //! What was not confirmed by then is never confirmed. A full disk is another matter: disk room is reserved before a
 //! record is taken, so senders are refused while there is none, and the log goes on by itself when there is.
 
+mod damage;
 mod hot;
 mod read;
 mod tail;
+mod warm;
 mod write;
 
 use std::path::PathBuf;
@@ -23,19 +25,29 @@ use cometmq_protocol::message::Record;
 use cometmq_protocol::message::record::{self, BLANK_BYTES};
 use cometmq_protocol::{LogOffset, Millis, QueueOffset};
 
+use crate::checksums::Checksums;
 use crate::consume_queue::Queue;
 use crate::disk::{Disk, DiskError, DiskFile};
 use crate::segments;
 
+use damage::Damages;
 use hot::Hot;
 use tail::Tail;
+use warm::Warm;
 use write::{Full, Writer};
+
+pub(crate) use damage::Identity;
+pub use damage::Wrong;
+pub(crate) use read::Wanted;
+pub use read::{Found, Patience};
 
 /// Sizes and places of a commit log.
 #[derive(Clone, Debug)]
 pub struct CommitLogOptions {
     /// Directories; segment number n lies in the n-th of them, round robin.
     pub directories: Vec<PathBuf>,
+    /// Directory of the checksums.
+    pub checksums: PathBuf,
     /// Bytes of a segment (`mappedFileSizeCommitLog`).
     pub segment_bytes: i64,
     /// Bytes of recent records kept in memory for consumers that keep up.
@@ -98,6 +110,9 @@ pub struct CommitLog {
     syncing: Mutex<()>,
     segments: RwLock<Vec<Segment>>,
     hot: RwLock<Hot>,
+    warm: Warm,
+    checksums: Checksums,
+    damages: Damages,
     failure: OnceLock<Arc<DiskError>>,
 }
 
@@ -121,6 +136,16 @@ impl CommitLog {
             segments.push(Segment { base: segment.base, file: disk.open(&segment.path, false)? });
         }
         let hot = Hot::new(options.hot_bytes);
+        let bases: Vec<i64> = segments.iter().map(|segment| segment.base).collect();
+        let last = segments.iter().rfind(|segment| segment.base < end.0).map(|segment| &*segment.file);
+        let checksums = Checksums::open(
+            Arc::clone(&disk),
+            options.checksums.clone(),
+            options.segment_bytes,
+            &bases,
+            end.0,
+            last,
+        )?;
         Ok(CommitLog {
             disk,
             tail: Mutex::new(Tail::new(end, options.segment_bytes, last_stored_at)),
@@ -134,6 +159,9 @@ impl CommitLog {
             syncing: Mutex::new(()),
             segments: RwLock::new(segments),
             hot: RwLock::new(hot),
+            warm: Warm::new(),
+            checksums,
+            damages: Damages::default(),
             failure: OnceLock::new(),
         })
     }
@@ -237,6 +265,16 @@ impl CommitLog {
     pub fn start(&self) -> LogOffset {
         let segments = self.segments.read().expect(POISONED);
         segments.first().map_or(self.written(), |segment| LogOffset(segment.base))
+    }
+
+    /// Writes the checksums of what is durable to their files; a missing one costs protection only.
+    pub(crate) fn flush_checksums(&self) -> Result<(), DiskError> {
+        self.checksums.flush(self.durable().0)
+    }
+
+    /// Makes the checksums in their files durable.
+    pub(crate) fn sync_checksums(&self) -> Result<(), DiskError> {
+        self.checksums.sync()
     }
 
     /// Directories of the segments.

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, QueueId, QueueOffset};
 
+use crate::commit_log::Patience;
 use crate::disk::{DiskError, DiskFile};
 
 pub(crate) use files::{Loaded, QueueFiles};
@@ -169,18 +170,29 @@ impl Queue {
 
     /// Appends to `units` up to `count` entries from `offset` on.
     pub fn read(&self, offset: QueueOffset, count: usize, units: &mut Vec<Unit>) -> Result<(), DiskError> {
+        self.read_patiently(offset, count, Patience::Disk, units).map(|_| ())
+    }
+
+    /// As [`Queue::read`]; returns false when the entries are not in memory and `patience` does not reach further.
+    pub fn read_patiently(
+        &self,
+        offset: QueueOffset,
+        count: usize,
+        patience: Patience,
+        units: &mut Vec<Unit>,
+    ) -> Result<bool, DiskError> {
         let in_files = {
             let state = self.state.lock().expect(POISONED);
             match usize::try_from(offset.0 - state.tail_base) {
                 Ok(from) => {
                     units.extend(state.tail.iter().skip(from).take(count));
-                    return Ok(());
+                    return Ok(true);
                 }
                 // What is before the tail is flushed: the tail is never cut further.
                 Err(_) => (state.tail_base - offset.0).min(count as i64),
             }
         };
-        self.files.read(&self.topic, self.id, offset, in_files as usize, units)
+        self.files.read_patiently(&self.topic, self.id, offset, in_files as usize, patience, units)
     }
 
     /// Writes entries that are only in memory to their files, which are left to be synced: they are added to

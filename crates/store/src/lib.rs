@@ -9,6 +9,7 @@
 
 pub mod batch_queue;
 pub mod checkpoint;
+mod checksums;
 pub mod commit_log;
 pub mod config_file;
 pub mod consume_queue;
@@ -19,7 +20,7 @@ mod recovery;
 mod segments;
 mod store;
 
-pub use commit_log::{AppendError, Appended};
+pub use commit_log::{AppendError, Appended, Found, Patience, Wrong};
 pub use consume_queue::{Queue, Unit};
 pub use disk::{Disk, DiskError, DiskFile, MemoryDisk, RealDisk};
 pub use recovery::RecoveryReport;

@@ -78,6 +78,7 @@ pub(crate) fn find(
     Ok(found)
 }
 
-fn parse(name: &str) -> Option<i64> {
+/// The position in a segment's name.
+pub(crate) fn parse(name: &str) -> Option<i64> {
     if name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit()) { name.parse().ok() } else { None }
 }

@@ -10,7 +10,9 @@ use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 
 use crate::checkpoint::{DispatchedPosition, JavaCheckpoint};
-use crate::commit_log::{AppendError, Appended, CommitLog, CommitLogOptions};
+use crate::commit_log::{
+    AppendError, Appended, CommitLog, CommitLogOptions, Found, Identity, Patience, Wanted, Wrong,
+};
 use crate::consume_queue::{Queue, QueueFiles, UNIT_BYTES, Unit};
 use crate::disk::{self, Disk, DiskError, DiskFile, DiskLock};
 use crate::dispatch::Dispatch;
@@ -139,6 +141,7 @@ impl Store {
         let recovered = recovery::recover(&layout, clean, known, java)?;
         let log_options = CommitLogOptions {
             directories: options.log_directories.clone(),
+            checksums: options.root.join("cometmq/checksums"),
             segment_bytes: options.segment_bytes,
             hot_bytes: HOT_BYTES,
             unwritten_bytes_max: UNWRITTEN_BYTES_MAX,
@@ -265,16 +268,43 @@ impl Store {
     }
 
     /// Reads the records of queue entries, in order, and hands each to `each` until it returns false. Reading ends
-    /// early, without error, at an entry whose record is not there.
+    /// early, without error, at an entry whose record is not there or damaged.
     pub fn read(
         &self,
         units: &[Unit],
         scratch: &mut Vec<u8>,
         each: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<(), DiskError> {
-        let wanted: Vec<(LogOffset, usize)> =
-            units.iter().map(|unit| (unit.log_offset, unit.size as usize)).collect();
-        self.log.read(&wanted, scratch, each)
+        let wanted: Vec<Wanted<'_>> = units.iter().map(|unit| wanted(unit, None)).collect();
+        let mut result = Ok(());
+        self.log.read(&wanted, Patience::Disk, scratch, &mut |found| match found {
+            Ok(record) => each(record),
+            Err(Wrong::Unreadable(error)) => {
+                result = Err(error);
+                false
+            }
+            Err(_) => false,
+        });
+        result
+    }
+
+    /// Reads the messages of a queue whose entries are given with their offsets, in order, and hands each to `each`, or
+    /// what is wrong with it, until that returns false. Each is verified: it is the message of that place, byte for
+    /// byte, as far as there are checksums. Returns false when the next one is not in memory and `patience` does not
+    /// reach further.
+    pub fn read_messages(
+        &self,
+        queue: &Queue,
+        units: &[(QueueOffset, Unit)],
+        patience: Patience,
+        scratch: &mut Vec<u8>,
+        each: &mut dyn FnMut(Found<'_>) -> bool,
+    ) -> bool {
+        let (topic, queue_id) = (queue.topic().as_str(), queue.id());
+        let identity = |queue_offset| Some(Identity { topic, queue_id, queue_offset });
+        let wanted: Vec<Wanted<'_>> =
+            units.iter().map(|(offset, unit)| wanted(unit, identity(*offset))).collect();
+        self.log.read(&wanted, patience, scratch, each)
     }
 
     /// The store time of the message at `offset`, if it is there.
@@ -318,6 +348,9 @@ impl Store {
                 return Err(error);
             }
         }
+        if let Err(error) = self.log.flush_checksums() {
+            tracing::warn!(%error, "checksums of the log not written, tried again later");
+        }
         for file in std::mem::take(&mut flushing.unsynced) {
             file.sync().inspect_err(|_| flushing.stuck = true)?;
         }
@@ -337,6 +370,9 @@ impl Store {
         self.sync(&mut Vec::new()).map_err(|error| DiskError::clone(&error))?;
         self.flush()?;
         self.log.remove_unused()?;
+        if let Err(error) = self.log.sync_checksums() {
+            tracing::warn!(%error, "checksums of the log not synced");
+        }
         let stuck = self.flushing.lock().expect(POISONED).stuck;
         if !stuck {
             self.disk.remove_file(&self.options.root.join("abort"))?;
@@ -344,6 +380,11 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The record that an entry points to.
+fn wanted<'a>(unit: &Unit, identity: Option<Identity<'a>>) -> Wanted<'a> {
+    Wanted { offset: unit.log_offset, size: unit.size as usize, identity }
 }
 
 /// Makes the directories and takes the lock, before anything is looked at.

@@ -5,11 +5,13 @@
 
 mod any_frames;
 mod client;
+mod damage;
 mod door;
 mod flush;
 mod offset;
 mod order;
 mod pull;
+mod scene_disk;
 mod script;
 mod send;
 mod states;

@@ -12,7 +12,10 @@
 //! Before a request: `c2` another connection, `oneway`, `compact` the binary header. In fields and bodies `5*x` is
 //! `xxxxx`; in property texts `A:1,B:2` are two properties; a field `-name` is left out.
 //! The first line may change the broker's settings: `broker flush=sync autoCreate=false`.
-//! Other commands: `sync`; `fail N`, the disk's N-th call from now fails; `full N`, it finds no room; `gone`, the connection closes; `stopping`;
+//! Other commands: `sync`; `fail N`, the disk's N-th call from now fails; `full N`, it finds no
+//! room; `gone`, the connection closes; `stopping`;
+//! `cold`, the shell reads for pulls that wait for the disk (with `resident=false` in the first line nothing is in memory
+//! but what was just sent); `flip AT COUNT MASK <- PATH`, bytes of a file change; `bad AT COUNT <- PATH`, they cannot be read once it is opened anew;
 //! `stop`, opened anew after a clean close; `kill` and `power cut`, opened anew without; `file NAME` of `config/` shown;
 //! `put NAME <- JSON` replaced; `remove PATH` in the store.
 //!
@@ -21,19 +24,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use cometmq_broker::topic::TopicRules;
-use cometmq_broker::{Broker, BrokerConfig, Effects, Turn};
+use cometmq_broker::{Broker, BrokerConfig, ColdPull, Effects, Turn};
 use cometmq_protocol::frame::{self, FrameLimits};
 use cometmq_protocol::message::batch::{self, BatchMessage};
 use cometmq_protocol::message::record;
 use cometmq_protocol::{ConnectionId, Fields, Frame, Header, Millis, Peer, RequestCode, SerializeType};
-use cometmq_store::disk::{Crash, Fault, read_file, write_all_at};
+use cometmq_store::disk::{Crash, Fault, read_file, read_full_at, write_all_at};
 use cometmq_store::{Disk, FlushPolicy, MemoryDisk, StoreOptions};
 use expect_test::Expect;
+
+use crate::scene_disk::SceneDisk;
 
 /// Plays a scene and compares what comes of it.
 pub fn check(expect: Expect) {
@@ -102,6 +108,9 @@ pub fn peer(number: u64) -> Peer {
 
 struct Scene {
     disk: MemoryDisk,
+    resident: bool,
+    bad: Vec<(PathBuf, Range<u64>)>,
+    cold: Vec<ColdPull>,
     config: BrokerConfig,
     flush: FlushPolicy,
     /// None only while it is opened anew.
@@ -117,6 +126,9 @@ impl Scene {
     fn new(settings: &str) -> Scene {
         let mut scene = Scene {
             disk: MemoryDisk::new(),
+            resident: true,
+            bad: Vec::new(),
+            cold: Vec::new(),
             config: config(),
             flush: FlushPolicy::Async,
             broker: None,
@@ -135,6 +147,7 @@ impl Scene {
                 "addressDerived" => config.address_derived = value == "true",
                 "longPolling" => config.long_polling = value == "true",
                 "notify" => config.notify_members = value == "true",
+                "resident" => scene.resident = value == "true",
                 "memory" => config.memory_bytes = value.parse().unwrap(),
                 "flush" if value == "sync" => scene.flush = FlushPolicy::Sync,
                 other => panic!("no setting {other}"),
@@ -146,7 +159,8 @@ impl Scene {
 
     fn open(&mut self) {
         self.broker = None;
-        let disk = Arc::new(self.disk.clone());
+        let (disk, resident) = (self.disk.clone(), self.resident);
+        let disk = Arc::new(SceneDisk { disk, resident, bad: self.bad.clone() });
         let opened = Broker::open(disk, store_options(self.flush), self.config.clone(), Millis(self.now));
         self.broker = Some(opened.unwrap().0);
         self.unanswered.clear();
@@ -177,6 +191,26 @@ impl Scene {
             "gone" => {
                 self.unanswered.retain(|_, asker| *asker != connection);
                 self.broker().disconnected(ConnectionId(connection), &mut effects);
+            }
+            "cold" => {
+                for cold in std::mem::take(&mut self.cold) {
+                    self.broker().read_cold(cold, &mut effects);
+                }
+            }
+            "flip" => {
+                let mut number =
+                    |default| words.next().map_or(default, |word| word.parse::<usize>().unwrap());
+                let (at, count, mask) = (number(0), number(1), number(1));
+                let file = self.disk.open(&Path::new("/s").join(body), false).unwrap();
+                let mut bytes = vec![0; count];
+                read_full_at(&*file, &mut bytes, at as u64).unwrap();
+                bytes.iter_mut().for_each(|byte| *byte ^= mask as u8);
+                write_all_at(&*file, &bytes, at as u64).unwrap();
+            }
+            "bad" => {
+                let mut number = || words.next().unwrap().parse::<u64>().unwrap();
+                let (at, count) = (number(), number());
+                self.bad.push((Path::new("/s").join(body), at..at + count));
             }
             "stopping" => self.broker().stopping(&mut effects),
             "stop" => {
@@ -292,6 +326,8 @@ impl Scene {
         }
         self.trace.extend(effects.close.iter().map(|connection| format!("close c{}", connection.0)));
         self.trace.extend(effects.sync_wanted.then(|| "sync wanted".to_owned()));
+        self.trace.extend(effects.cold.iter().map(|cold| format!("cold c{}", cold.connection().0)));
+        self.cold.append(&mut effects.cold);
         self.trace.extend(effects.announce.then(|| "announce".to_owned()));
     }
 }

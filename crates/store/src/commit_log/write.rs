@@ -94,6 +94,7 @@ impl CommitLog {
         while let Some((base, chunk)) = batch.chunks.front() {
             let segment = self.segment_for_write(*base)?;
             disk::write_all_at(&*segment.file, chunk, (base - segment.base) as u64)?;
+            self.checksums.extend(*base, chunk);
             let Some((base, chunk)) = batch.chunks.pop_front() else { break };
             let block = self.hot.write().expect(POISONED).push(base, chunk);
             if let Some(block) = block {

@@ -8,6 +8,7 @@ use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, QueueId, QueueOffset};
 
 use super::{POISONED, UNIT_BYTES, Unit};
+use crate::commit_log::Patience;
 use crate::disk::{self, Disk, DiskError, DiskFile};
 use crate::segments::{self, Found, SegmentError};
 
@@ -157,15 +158,35 @@ impl QueueFiles {
         count: usize,
         units: &mut Vec<Unit>,
     ) -> Result<(), DiskError> {
+        self.read_patiently(topic, id, offset, count, Patience::Disk, units).map(|_| ())
+    }
+
+    /// As `read`; false when the entries are not in memory and `patience` does not reach further.
+    pub fn read_patiently(
+        &self,
+        topic: &TopicName,
+        id: QueueId,
+        offset: QueueOffset,
+        count: usize,
+        patience: Patience,
+        units: &mut Vec<Unit>,
+    ) -> Result<bool, DiskError> {
         let position = offset.0 * UNIT_BYTES;
         let base = position - position % self.file_bytes;
-        let Some(Opened { file, .. }) = self.file(topic, id, base, false)? else { return Ok(()) };
+        let Some(Opened { file, .. }) = self.file(topic, id, base, false)? else { return Ok(true) };
         let bytes = (count as i64 * UNIT_BYTES).min(base + self.file_bytes - position);
         let mut buffer = vec![0; bytes as usize];
-        let read = disk::read_full_at(&*file, &mut buffer, (position - base) as u64)?;
+        let at = (position - base) as u64;
+        let read = match patience {
+            Patience::Disk => disk::read_full_at(&*file, &mut buffer, at)?,
+            Patience::Resident => match disk::read_resident_at(&*file, &mut buffer, at)? {
+                Some(read) => read,
+                None => return Ok(false),
+            },
+        };
         let (whole, _) = buffer[..read].as_chunks::<{ UNIT_BYTES as usize }>();
         units.extend(whole.iter().map_while(Unit::decode));
-        Ok(())
+        Ok(true)
     }
 
     /// Writes entries from `offset` on, filling a first file up to there.

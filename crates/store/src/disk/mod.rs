@@ -123,6 +123,23 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// The file's path, for messages.
     fn path(&self) -> &Path;
 
+    /// As `read_at`, but does not wait for a device: `None` when the bytes are not in memory. A disk that cannot tell
+    /// reads.
+    fn read_at_nowait(&self, buffer: &mut [u8], offset: u64) -> Result<Option<usize>, DiskError> {
+        self.read_at(buffer, offset).map(Some)
+    }
+
+    /// Asks for bytes that are going to be read, without waiting for them. Only a hint.
+    fn will_need(&self, offset: u64, bytes: u64) {
+        let _ = (offset, bytes);
+    }
+
+    /// Lets go of what reading these bytes brought into memory, so that it does not push out what others need. Only a
+    /// hint.
+    fn drop_cached(&self, offset: u64, bytes: u64) {
+        let _ = (offset, bytes);
+    }
+
     /// Whether the file has no bytes.
     fn is_empty(&self) -> Result<bool, DiskError> {
         Ok(self.len()? == 0)
@@ -152,6 +169,23 @@ pub fn read_full_at(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> Resu
         }
     }
     Ok(filled)
+}
+
+/// As [`read_full_at`], without waiting for a device: `None` when some of it is not in memory.
+pub fn read_resident_at(
+    file: &dyn DiskFile,
+    buffer: &mut [u8],
+    offset: u64,
+) -> Result<Option<usize>, DiskError> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at_nowait(&mut buffer[filled..], offset + filled as u64)? {
+            None => return Ok(None),
+            Some(0) => break,
+            Some(read) => filled += read,
+        }
+    }
+    Ok(Some(filled))
 }
 
 /// The whole content of a small file, or `None` when it does not exist.

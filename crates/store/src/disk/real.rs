@@ -4,13 +4,18 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 
 use super::{Disk, DiskError, DiskFile, DiskLock, Entry, Space};
+
+/// Reading without waiting is not offered here, by the kernel or by a file system: from then on reads are plain ones.
+static CANNOT_TELL: AtomicBool = AtomicBool::new(false);
 
 /// The file system of the machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -140,6 +145,31 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 impl DiskFile for RealFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, DiskError> {
         retry(|| self.file.read_at(buffer, offset)).map_err(|error| self.failed("read", &error))
+    }
+
+    fn read_at_nowait(&self, buffer: &mut [u8], offset: u64) -> Result<Option<usize>, DiskError> {
+        use rustix::io::{Errno, ReadWriteFlags};
+        if CANNOT_TELL.load(Ordering::Relaxed) {
+            return self.read_at(buffer, offset).map(Some);
+        }
+        let mut parts = [io::IoSliceMut::new(buffer)];
+        match rustix::io::preadv2(&self.file, &mut parts, offset, ReadWriteFlags::NOWAIT) {
+            Ok(read) => Ok(Some(read)),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                CANNOT_TELL.store(true, Ordering::Relaxed);
+                self.read_at(buffer, offset).map(Some)
+            }
+            Err(errno) => Err(self.failed("read", &errno.into())),
+        }
+    }
+
+    fn will_need(&self, offset: u64, bytes: u64) {
+        let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(bytes), Advice::WillNeed);
+    }
+
+    fn drop_cached(&self, offset: u64, bytes: u64) {
+        let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(bytes), Advice::DontNeed);
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize, DiskError> {

@@ -1,0 +1,163 @@
+//! The answer to a pull: what was found, record by record, without those that are damaged.
+
+use std::cell::RefCell;
+
+use bytes::BytesMut;
+use cometmq_protocol::headers::pull::PullMessageReply;
+use cometmq_protocol::{Header, QueueOffset, Reply, ResponseCode};
+use cometmq_store::{DiskError, Patience, Queue, Unit, Wrong};
+
+use super::{NotResident, Outcome, Pull};
+use crate::broker::Broker;
+
+thread_local! {
+    /// Where records come from the disk to, on their way into replies.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What became of the messages that were found.
+struct Delivered {
+    /// Messages in the body.
+    messages: usize,
+    /// Where the next pull goes on.
+    next: QueueOffset,
+    /// The first message that the device does not give.
+    unreadable: Option<(QueueOffset, DiskError)>,
+}
+
+impl Broker {
+    /// Writes the answer to `out`, or nothing when it needs bytes that `patience` does not reach.
+    ///
+    /// A damaged message is left out, and the consumer goes on behind it. One that the device does not give is left out
+    /// only if one behind it can be read: a disk that is gone must not make consumers skip everything.
+    pub(super) fn write_reply(
+        &self,
+        pull: &Pull,
+        queue: Option<&Queue>,
+        outcome: Outcome,
+        patience: Patience,
+        out: &mut BytesMut,
+    ) -> Result<(), NotResident> {
+        let (units, next, queue) = match (outcome, queue) {
+            (Outcome::Found { units, next }, Some(queue)) => (units, next, queue),
+            (Outcome::NotResident, _) => return Err(NotResident),
+            (outcome, queue) => {
+                nothing(pull, queue, &outcome, out);
+                return Ok(());
+            }
+        };
+        let start = out.len();
+        let body_bytes = units.iter().map(|(_, unit)| unit.size as usize).sum();
+        header(pull, Some(queue), ResponseCode::Success, "FOUND", next, body_bytes, out);
+        let body_start = out.len();
+        out.reserve(body_bytes);
+        let delivered = match self.write_messages(queue, &units, next, patience, out) {
+            Ok(delivered) => delivered,
+            Err(NotResident) => {
+                out.truncate(start);
+                return Err(NotResident);
+            }
+        };
+        if delivered.messages == units.len() {
+            return Ok(());
+        }
+        let body = out.split_off(body_start);
+        out.truncate(start);
+        match delivered {
+            Delivered { messages: 0, unreadable: Some((offset, error)), .. } => {
+                tracing::error!(topic = %queue.topic(), queue = %queue.id(), %offset, %error, "message not readable");
+                let remark = format!("message at queue offset {offset} cannot be read: {error}");
+                let refusal = Reply::refuse(ResponseCode::SystemError, remark);
+                refusal.encode(pull.opaque, pull.serialize_type, out);
+            }
+            Delivered { messages: 0, next, .. } => {
+                let code = ResponseCode::PullRetryImmediately;
+                header(pull, Some(queue), code, "MESSAGE_DAMAGED", next, 0, out);
+            }
+            Delivered { next, .. } => {
+                header(pull, Some(queue), ResponseCode::Success, "FOUND", next, body.len(), out);
+                out.extend_from_slice(&body);
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the messages to `out` that are whole; `next` is where to go on behind all of them.
+    fn write_messages(
+        &self,
+        queue: &Queue,
+        units: &[(QueueOffset, Unit)],
+        next: QueueOffset,
+        patience: Patience,
+        out: &mut BytesMut,
+    ) -> Result<Delivered, NotResident> {
+        let mut delivered = Delivered { messages: 0, next, unreadable: None };
+        let mut rest = units.iter();
+        let mut read = |scratch: &mut Vec<u8>| {
+            self.store.read_messages(queue, units, patience, scratch, &mut |found| {
+                let offset = rest.next().map_or(next, |(offset, _)| *offset);
+                match found {
+                    Ok(record) => {
+                        out.extend_from_slice(record);
+                        delivered.messages += 1;
+                    }
+                    Err(Wrong::Unreadable(_)) if delivered.messages > 0 => {
+                        delivered.next = offset;
+                        return false;
+                    }
+                    Err(Wrong::Unreadable(error)) => {
+                        delivered.unreadable.get_or_insert((offset, error));
+                    }
+                    Err(_) => {}
+                }
+                true
+            })
+        };
+        if !SCRATCH.with_borrow_mut(&mut read) {
+            // What is in memory is delivered at once; the next pull waits for the disk.
+            let missing = rest.next().map_or(next, |(offset, _)| *offset);
+            if delivered.messages == 0 {
+                return Err(NotResident);
+            }
+            delivered.next = missing;
+        }
+        Ok(delivered)
+    }
+}
+
+/// The answer that there is nothing to deliver, and why.
+pub(super) fn nothing(pull: &Pull, queue: Option<&Queue>, outcome: &Outcome, out: &mut BytesMut) {
+    let (code, remark, next) = match outcome {
+        Outcome::Nothing { code, remark, next } => (*code, *remark, *next),
+        // Looked at again, more may be found.
+        Outcome::Found { .. } | Outcome::NotResident => {
+            (ResponseCode::PullRetryImmediately, "NO_MATCHED_MESSAGE", pull.offset)
+        }
+    };
+    header(pull, queue, code, remark, next, 0, out);
+}
+
+/// The head of an answer with a body of so many bytes.
+fn header(
+    pull: &Pull,
+    queue: Option<&Queue>,
+    code: ResponseCode,
+    remark: &'static str,
+    next: QueueOffset,
+    body_bytes: usize,
+    out: &mut BytesMut,
+) {
+    let fields = PullMessageReply {
+        suggest_which_broker_id: pull.broker_id,
+        next_begin_offset: next.0,
+        min_offset: queue.map_or(0, |queue| queue.min().0),
+        max_offset: queue.map_or(0, |queue| queue.max().0),
+        offset_delta: Some(0),
+        topic_sys_flag: Some(pull.topic_sys_flag),
+        group_sys_flag: Some(pull.group_sys_flag),
+        forbidden_type: None,
+        borrows: std::marker::PhantomData,
+    };
+    let header = Header::response(code.code(), pull.opaque, Some(remark.into()), None);
+    header.encode_typed(&fields, &[], pull.serialize_type, body_bytes, out);
+}

@@ -1,0 +1,180 @@
+//! Disks that give back other bytes than they were given, or none, or late.
+
+use bytes::BytesMut;
+use cometmq_broker::{Broker, Effects, Turn};
+use cometmq_protocol::{Header, Millis};
+use cometmq_store::{FlushPolicy, MemoryDisk};
+use expect_test::expect;
+
+use crate::scene_disk::SceneDisk;
+use crate::script::{check, config, frame, frames, peer, store_options};
+
+/// Messages of 5000 bytes, each in blocks of its own but for its ends.
+#[test]
+fn a_damaged_message_is_never_delivered_while_its_neighbours_are() {
+    check(expect![[r#"
+        sendV2 <- 5000*a
+          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+          | announce
+        sendV2 <- 5000*b
+          | 0 msgId=0A00000100002A9F0000000000001420 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sendV2 <- 9000*c
+          | 0 msgId=0A00000100002A9F0000000000002840 queueId=0 queueOffset=2 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sendV2 <- 5000*d
+          | 0 msgId=0A00000100002A9F0000000000004C00 queueId=0 queueOffset=3 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        stop
+        flip 15000 3 255 <- commitlog/00000000000000000000
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=4 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:5000*a 1:5000*b 3:5000*d]
+        pull queueOffset=2
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=4 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [3:5000*d]
+        pull queueOffset=2 maxMsgNums=1
+          | 20 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "MESSAGE_DAMAGED"
+        pull queueOffset=3
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=4 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [3:5000*d]
+        flip 19500 3 255 <- commitlog/00000000000000000000
+        stop
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=4 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:5000*a 1:5000*b]
+        stop
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=4 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:5000*a 1:5000*b]
+    "#]]);
+}
+
+#[test]
+fn one_flipped_bit_is_turned_back_wherever_it_is() {
+    check(expect![[r#"
+        sendV2 i=TAGS:A <- a
+          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=0A000001000100000000000000000000 MSG_REGION=DefaultRegion TRACE_ON=true
+          | announce
+        sendV2 <- b
+          | 0 msgId=0A00000100002A9F00000000000000BF queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        stop
+        flip 45 1 16 <- commitlog/00000000000000000000
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:b]
+        stop
+        flip 45 1 16 <- commitlog/00000000000000000000
+        flip 100 1 1 <- commitlog/00000000000000000000
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:b]
+        sendV2 <- c
+          | 0 msgId=0A00000100002A9F0000000000000158 queueId=0 queueOffset=2 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        stop
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:b 2:c]
+    "#]]);
+}
+
+#[test]
+fn a_queue_entry_that_points_elsewhere_delivers_nothing_of_another_queue() {
+    check(expect![[r#"
+        sendV2 <- a
+          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+          | announce
+        sendV2 e=1 <- b
+          | 0 msgId=0A00000100002A9F0000000000000099 queueId=1 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sendV2 <- c
+          | 0 msgId=0A00000100002A9F0000000000000132 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        stop
+        flip 7 1 153 <- consumequeue/T/1/00000000000000000000
+        pull queueId=1
+          | 20 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "MESSAGE_DAMAGED"
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:c]
+    "#]]);
+}
+
+#[test]
+fn one_bad_sector_stops_no_queue_and_a_disk_that_is_gone_skips_nothing() {
+    check(expect![[r#"
+        sendV2 <- 5000*a
+          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+          | announce
+        sendV2 <- 9000*b
+          | 0 msgId=0A00000100002A9F0000000000001420 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sendV2 <- 5000*c
+          | 0 msgId=0A00000100002A9F00000000000037E0 queueId=0 queueOffset=2 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        bad 8192 512 <- commitlog/00000000000000000000
+        stop
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:5000*a]
+        pull queueOffset=1
+          | waits #5
+          | cold c1
+        pull queueOffset=1 maxMsgNums=1
+          | waits #6
+          | cold c1
+        pull queueOffset=2
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [2:5000*c]
+        bad 0 16384 <- commitlog/00000000000000000000
+        stop
+        pull
+          | waits #8
+          | cold c1
+    "#]]);
+}
+
+#[test]
+fn what_only_the_disk_has_is_read_by_the_shell() {
+    check(expect![[r#"
+        broker resident=false
+        sendV2 <- a
+          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+          | announce
+        sendV2 <- b
+          | 0 msgId=0A00000100002A9F0000000000000099 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        pull
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:b]
+        stop
+        pull
+          | waits #4
+          | cold c1
+        c2 pull queueOffset=1 sysFlag=6
+          | waits #5
+          | cold c2
+        c3 pull queueOffset=2 sysFlag=6
+          | waits #6
+        cold
+          | c1: #4 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:b]
+          | c2: #5 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [1:b]
+        sendV2 <- c
+          | 0 msgId=0A00000100002A9F0000000000000132 queueId=0 queueOffset=2 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+          | c3: #6 0 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [2:c]
+        pull queueOffset=2
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [2:c]
+    "#]]);
+}
+
+#[test]
+fn too_many_pulls_that_wait_for_the_disk_are_refused_until_some_are_answered() {
+    let disk = SceneDisk { disk: MemoryDisk::new(), resident: false, bad: Vec::new() };
+    let open = || {
+        let disk = std::sync::Arc::new(disk.clone());
+        Broker::open(disk, store_options(FlushPolicy::Async), config(), Millis(0)).unwrap().0
+    };
+    let ask = |broker: &Broker, name: &str, opaque: i32, effects: &mut Effects| {
+        let mut out = BytesMut::new();
+        let mut turn = Turn::new(Millis(0), peer(1), &mut out);
+        broker.handle(&mut turn, &frame(name, &[], "x", opaque), effects).unwrap();
+        broker.finish(turn, effects);
+        frames(out.freeze()).iter().map(|frame| Header::decode(frame).unwrap().code).next()
+    };
+    let broker = open();
+    assert_eq!(ask(&broker, "sendV2", 0, &mut Effects::default()), Some(0));
+    broker.close(Millis(0)).unwrap();
+    drop(broker);
+    let (broker, mut effects) = (open(), Effects::default());
+    for opaque in 0..4096 {
+        assert_eq!(ask(&broker, "pull", opaque, &mut effects), None);
+    }
+    assert_eq!(ask(&broker, "pull", 9999, &mut effects), Some(215), "FLOW_CONTROL");
+    let mut answers = Effects::default();
+    broker.read_cold(effects.cold.pop().unwrap(), &mut answers);
+    assert_eq!((answers.deliveries.len(), broker.cold_pulls()), (1, 4095));
+    assert_eq!(ask(&broker, "pull", 9999, &mut effects), None);
+    // Those of connections that are gone are dropped.
+    drop(effects);
+    assert_eq!(broker.cold_pulls(), 0);
+}
