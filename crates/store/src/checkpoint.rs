@@ -15,7 +15,7 @@ const JAVA_BYTES: usize = 4096;
 /// How much earlier than its times say recovery begins: they are written a little after the fact.
 const JAVA_SLACK_MS: i64 = 3000;
 /// Bytes of one copy of our position: two are kept, in different sectors, and written in turn.
-const SLOT_BYTES: usize = 512;
+pub(crate) const SLOT_BYTES: usize = 512;
 const SLOT_MAGIC: u64 = 0x434F_4D45_544D_5131;
 
 /// RocketMQ's checkpoint: five times and positions, the rest of the file is zeros.
@@ -123,7 +123,8 @@ fn encode_slot(sequence: u64, position: LogOffset) -> [u8; SLOT_BYTES] {
     slot
 }
 
-fn decode_slot(slot: &[u8]) -> Option<(u64, LogOffset)> {
+/// Reads a copy; `None` where none stands.
+pub(crate) fn decode_slot(slot: &[u8]) -> Option<(u64, LogOffset)> {
     let field = |at: usize| {
         slot.get(at..).and_then(|rest| rest.first_chunk()).map(|field| u64::from_be_bytes(*field))
     };

@@ -9,6 +9,7 @@
 
 mod files;
 mod sum;
+mod sum_file;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use crate::disk::{self, Disk, DiskError, DiskFile};
 
 use files::Files;
 pub(crate) use sum::Sum;
+pub(crate) use sum_file::SumFile;
 
 /// Bytes that a sum covers at most. Blocks are counted from the start of their segment.
 pub(crate) const BLOCK_BYTES: i64 = 4096;

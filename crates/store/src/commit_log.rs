@@ -11,8 +11,10 @@
 
 mod damage;
 mod hot;
+mod piece;
 mod read;
 mod tail;
+mod upkeep;
 mod warm;
 mod write;
 
@@ -38,8 +40,9 @@ use write::{Full, Writer};
 
 pub(crate) use damage::Identity;
 pub use damage::Wrong;
-pub(crate) use read::Wanted;
+pub(crate) use piece::Piece;
 pub use read::{Found, Patience};
+pub(crate) use read::{NotResident, Wanted};
 
 /// Sizes and places of a commit log.
 #[derive(Clone, Debug)]
@@ -265,16 +268,6 @@ impl CommitLog {
     pub fn start(&self) -> LogOffset {
         let segments = self.segments.read().expect(POISONED);
         segments.first().map_or(self.written(), |segment| LogOffset(segment.base))
-    }
-
-    /// Writes the checksums of what is durable to their files; a missing one costs protection only.
-    pub(crate) fn flush_checksums(&self) -> Result<(), DiskError> {
-        self.checksums.flush(self.durable().0)
-    }
-
-    /// Makes the checksums in their files durable.
-    pub(crate) fn sync_checksums(&self) -> Result<(), DiskError> {
-        self.checksums.sync()
     }
 
     /// Directories of the segments.

@@ -1,5 +1,6 @@
 //! Small JSON files of the broker's state (`config/*.json`), replaced at once, with the previous state in `.bak`.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -32,7 +33,11 @@ pub fn load<T: DeserializeOwned>(disk: &dyn Disk, path: &Path) -> Result<Option<
         let Some(bytes) = disk::read_file(disk, &path)?.filter(|bytes| !bytes.trim_ascii().is_empty()) else {
             continue;
         };
-        match json::parse(&bytes) {
+        let (content, checksum) = split(&bytes);
+        if checksum == Checksum::Wrong {
+            tracing::warn!(file = %path.display(), "{CHANGED}");
+        }
+        match json::parse(&content) {
             Ok(value) => {
                 if let Some(reason) = damage {
                     tracing::warn!(file = %path.display(), %reason, "config file damaged, took its backup");
@@ -50,7 +55,7 @@ pub fn load<T: DeserializeOwned>(disk: &dyn Disk, path: &Path) -> Result<Option<
 
 /// Replaces the file: at every moment the file or its backup is whole.
 pub fn save<T: Serialize>(disk: &dyn Disk, path: &Path, value: &T) -> Result<(), DiskError> {
-    let bytes = serde_json::to_vec_pretty(value).expect("states of this project have a JSON form");
+    let bytes = sealed(serde_json::to_vec_pretty(value).expect("states of this project have a JSON form"));
     let temporary = with_suffix(path, ".tmp");
     let file = disk.open(&temporary, true)?;
     file.set_len(0)?;
@@ -61,6 +66,57 @@ pub fn save<T: Serialize>(disk: &dyn Disk, path: &Path, value: &T) -> Result<(),
     }
     disk.rename(&temporary, path)?;
     disk.sync_directory(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Key of the first line of an object: a CRC-32 of the file without this line. Java brokers pass over it.
+const CHECKSUM_KEY: &str = "cometmqChecksum";
+/// What is said of a file whose checksum is not that of its content.
+const CHANGED: &str = "differs from what was written last: it was changed by hand, or is damaged; if it is as it should \
+                       be, remove its line cometmqChecksum";
+
+/// What the line of the checksum says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Checksum {
+    /// There is none.
+    Missing,
+    /// It is that of the rest.
+    Right,
+    /// It is not.
+    Wrong,
+}
+
+/// Whether a file's bytes are readable and as they were written, else what is wrong.
+pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
+    let (content, checksum) = split(bytes);
+    json::parse::<serde_json::Value>(&content).map_err(|error| format!("cannot be read: {error}"))?;
+    if checksum == Checksum::Wrong { Err(CHANGED.to_owned()) } else { Ok(()) }
+}
+
+fn checksum_line(content: &[u8]) -> Vec<u8> {
+    format!("  \"{CHECKSUM_KEY}\": \"{:08x}\",\n", crc32fast::hash(content)).into_bytes()
+}
+
+/// The text of an object with the line of its checksum.
+fn sealed(content: Vec<u8>) -> Vec<u8> {
+    match content.strip_prefix(b"{\n") {
+        Some(rest) => [b"{\n", &checksum_line(&content)[..], rest].concat(),
+        None => content,
+    }
+}
+
+/// A file's text without the line of the checksum, and what that says.
+fn split(bytes: &[u8]) -> (Cow<'_, [u8]>, Checksum) {
+    let length = checksum_line(b"").len();
+    let key = format!("  \"{CHECKSUM_KEY}\": ");
+    let line = bytes.strip_prefix(b"{\n").and_then(|rest| rest.get(..length));
+    match line.filter(|line| line.starts_with(key.as_bytes())) {
+        Some(line) => {
+            let content = [b"{\n", &bytes[2 + length..]].concat();
+            let right = checksum_line(&content) == line;
+            (Cow::Owned(content), if right { Checksum::Right } else { Checksum::Wrong })
+        }
+        None => (Cow::Borrowed(bytes), Checksum::Missing),
+    }
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -93,6 +149,21 @@ mod tests {
             if result.is_ok() && disk.calls() - before < n {
                 break;
             }
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_file_is_found_or_leaves_its_content_as_it_was() {
+        let content = BTreeMap::from([("topic", "TopicTest"), ("perm", "6")]);
+        let text = sealed(serde_json::to_vec_pretty(&content).unwrap());
+        assert_eq!(check(&text), Ok(()));
+        for bit in 0..text.len() * 8 {
+            let mut damaged = text.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let found: Option<BTreeMap<String, String>> = json::parse(&split(&damaged).0).ok();
+            let same =
+                found.is_some_and(|found| content.iter().all(|(k, v)| found.get(*k).is_some_and(|f| f == v)));
+            assert!(same || check(&damaged).is_err(), "bit {bit}: {}", String::from_utf8_lossy(&damaged));
         }
     }
 

@@ -55,7 +55,7 @@ impl Unit {
         (unit.log_offset.0 >= 0 && size > 0).then_some(unit)
     }
 
-    fn is_filler(&self) -> bool {
+    pub(crate) fn is_filler(&self) -> bool {
         self.size == FILLER_SIZE && self.log_offset.0 == 0
     }
 }
@@ -193,6 +193,23 @@ impl Queue {
             }
         };
         self.files.read_patiently(&self.topic, self.id, offset, in_files as usize, patience, units)
+    }
+
+    /// Writes an entry anew, durably, where it already has its place.
+    pub(crate) fn repair(&self, offset: QueueOffset, unit: Unit) -> Result<(), DiskError> {
+        {
+            let mut state = self.state.lock().expect(POISONED);
+            let index = offset.0 - state.tail_base;
+            if let Some(kept) = usize::try_from(index).ok().and_then(|index| state.tail.get_mut(index)) {
+                *kept = unit;
+            }
+            if offset.0 >= state.flushed {
+                return Ok(());
+            }
+        }
+        let mut touched = Vec::new();
+        self.files.write(&self.topic, self.id, offset, &[unit], &mut touched)?;
+        touched.iter().try_for_each(|file| file.sync())
     }
 
     /// Writes entries that are only in memory to their files, which are left to be synced: they are added to

@@ -8,6 +8,7 @@
 //! when to sync and flush.
 
 pub mod batch_queue;
+pub mod check;
 pub mod checkpoint;
 mod checksums;
 pub mod commit_log;
@@ -17,8 +18,10 @@ pub mod disk;
 pub mod dispatch;
 mod queues;
 mod recovery;
+pub mod scrub;
 mod segments;
 mod store;
+mod walk;
 
 pub use commit_log::{AppendError, Appended, Found, Patience, Wrong};
 pub use consume_queue::{Queue, Unit};

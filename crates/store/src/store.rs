@@ -259,6 +259,11 @@ impl Store {
         self.dispatched.store(end.0, Ordering::Release);
     }
 
+    /// The entries of all records before this position are in their queues.
+    pub(crate) fn dispatched(&self) -> LogOffset {
+        LogOffset(self.dispatched.load(Ordering::Acquire))
+    }
+
     /// Everything before this position is stored as the flush policy promises and may be confirmed to its sender.
     pub fn confirmed(&self) -> LogOffset {
         match self.options.flush {

@@ -29,7 +29,7 @@ impl Broker {
     /// Writes the answer to `out`, or nothing when it needs bytes that `patience` does not reach.
     ///
     /// A damaged message is left out, and the consumer goes on behind it. One that the device does not give is left out
-    /// only if one behind it can be read: a disk that is gone must not make consumers skip everything.
+    /// only if one behind it is given: a disk that is gone must not make consumers skip everything.
     pub(super) fn write_reply(
         &self,
         pull: &Pull,
@@ -64,7 +64,9 @@ impl Broker {
         let body = out.split_off(body_start);
         out.truncate(start);
         match delivered {
-            Delivered { messages: 0, unreadable: Some((offset, error)), .. } => {
+            Delivered { messages: 0, unreadable: Some((offset, error)), next }
+                if !self.gives_message(queue, next) =>
+            {
                 tracing::error!(topic = %queue.topic(), queue = %queue.id(), %offset, %error, "message not readable");
                 let remark = format!("message at queue offset {offset} cannot be read: {error}");
                 let refusal = Reply::refuse(ResponseCode::SystemError, remark);
@@ -80,6 +82,19 @@ impl Broker {
             }
         }
         Ok(())
+    }
+
+    /// Whether the disk gives the message at `offset`.
+    fn gives_message(&self, queue: &Queue, offset: QueueOffset) -> bool {
+        let mut units = Vec::with_capacity(1);
+        let found = queue.read(offset, 1, &mut units).is_ok() && !units.is_empty();
+        let wanted: Vec<_> = units.into_iter().map(|unit| (offset, unit)).collect();
+        let mut given = false;
+        self.store.read_messages(queue, &wanted, Patience::Disk, &mut Vec::new(), &mut |message| {
+            given = message.is_ok();
+            false
+        });
+        found && given
     }
 
     /// Appends the messages to `out` that are whole; `next` is where to go on behind all of them.

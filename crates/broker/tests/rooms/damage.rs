@@ -106,6 +106,9 @@ fn one_bad_sector_stops_no_queue_and_a_disk_that_is_gone_skips_nothing() {
         pull queueOffset=1 maxMsgNums=1
           | waits #6
           | cold c1
+        cold
+          | c1: #5 0 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [2:5000*c]
+          | c1: #6 1 "message at queue offset 1 cannot be read: cannot read /s/commitlog/00000000000000000000: bad sector"
         pull queueOffset=2
           | 0 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [2:5000*c]
         bad 0 16384 <- commitlog/00000000000000000000
@@ -113,6 +116,8 @@ fn one_bad_sector_stops_no_queue_and_a_disk_that_is_gone_skips_nothing() {
         pull
           | waits #8
           | cold c1
+        cold
+          | c1: #8 1 "message at queue offset 0 cannot be read: cannot read /s/commitlog/00000000000000000000: bad sector"
     "#]]);
 }
 

@@ -102,6 +102,9 @@ settings! {
     /// With SYNC_FLUSH, how long a send waits for the disk before it is answered with a time-out.
     "syncFlushTimeout" => sync_flush_timeout_ms: u64 = 5000, rule::milliseconds();
 
+    /// How much of what is stored is read and verified in the background; 0 is nothing.
+    own "scrubBytesPerSecond" => scrub_bytes_per_second: u64 = 8 * 1024 * 1024, rule::bytes(0..=u64::MAX);
+
     /// Largest body of a message.
     "maxMessageSize" => message_bytes_max: u64 = 4 * 1024 * 1024, rule::bytes(1..=FRAME_BYTES_MAX);
 

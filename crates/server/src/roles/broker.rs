@@ -7,12 +7,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use cometmq_broker::{Broker, BrokerConfig, Effects, Turn};
+use cometmq_broker::{Broker, BrokerConfig, ColdPull, Effects, Turn};
 use cometmq_protocol::{ConnectionId, Frame};
 use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions};
+use cometmq_store::scrub::{ScrubCursor, ScrubStep};
 use cometmq_store::{FlushPolicy, RealDisk, RecoveryReport, StoreOptions};
 use tokio::sync::{Notify, watch};
 
+use super::cold::{COLD_THREADS, ColdPulls, UNTAKEN_BYTES_MAX};
 use super::registration::Registration;
 use super::{machine, wait};
 use crate::clock;
@@ -22,6 +24,10 @@ use crate::config::{BrokerRole as Role, BrokerSettings, FlushDiskType};
 const OUT_BYTES_MAX: usize = 1024 * 1024;
 /// Time between two looks at what is due.
 const TICK: Duration = Duration::from_millis(100);
+/// Time between two steps of the scrub.
+const SCRUB_STEP: Duration = Duration::from_millis(250);
+/// Time between two rounds of the scrub over the whole store.
+const SCRUB_REST: Duration = Duration::from_secs(60);
 /// Time between two flushes of consume queues.
 const QUEUE_FLUSH: Duration = Duration::from_secs(1);
 
@@ -41,9 +47,11 @@ pub(super) struct Shell {
     connections: RwLock<HashMap<ConnectionId, Connection>>,
     /// Topics changed: name servers are to be told.
     pub(super) announce: Notify,
+    cold: ColdPulls,
     sync: Signal,
     housekeeping: Signal,
     flushing: Signal,
+    scrubbing: Signal,
 }
 
 /// Wakes a thread: because there is work, or because it is to end.
@@ -80,7 +88,7 @@ impl Signal {
     }
 }
 
-const POISONED: &str = "no holder of this lock panics";
+pub(super) const POISONED: &str = "no holder of this lock panics";
 
 impl BrokerRole {
     /// Opens the store and listens. `own_namesrv` is the name server in the same process.
@@ -116,11 +124,13 @@ impl BrokerRole {
             broker,
             connections: RwLock::default(),
             announce: Notify::new(),
+            cold: ColdPulls::default(),
             sync: Signal::default(),
             housekeeping: Signal::default(),
             flushing: Signal::default(),
+            scrubbing: Signal::default(),
         });
-        let threads = spawn_threads(&shell, Duration::from_millis(settings.flush_interval_ms))?;
+        let threads = spawn_threads(&shell, settings)?;
         let registration = Registration::new(Arc::clone(&shell), settings, name_servers.clone());
         let boot_line = format!(
             "The broker[{}, {advertised}] boot success. serializeType=JSON and name server is {}\n  \
@@ -155,7 +165,9 @@ impl BrokerRole {
         let registered = registration.run(wait(stop.clone()));
         let served = server.serve(Arc::clone(&shell) as Arc<dyn Handler>, wait(stop));
         let ((), served) = tokio::join!(registered, served);
-        [&shell.sync, &shell.housekeeping, &shell.flushing].iter().for_each(|signal| signal.end());
+        let signals = [&shell.sync, &shell.housekeeping, &shell.flushing, &shell.scrubbing];
+        signals.iter().for_each(|signal| signal.end());
+        shell.cold.end();
         let closed = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 thread.join().map_err(|_| anyhow!("a thread of the broker panicked"))?;
@@ -171,16 +183,26 @@ impl BrokerRole {
     }
 }
 
-fn spawn_threads(shell: &Arc<Shell>, flush_interval: Duration) -> Result<Vec<JoinHandle<()>>> {
-    let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-        std::thread::Builder::new().name(name.to_owned()).spawn(body).context("no thread")
+fn spawn_threads(shell: &Arc<Shell>, settings: &BrokerSettings) -> Result<Vec<JoinHandle<()>>> {
+    let spawn = |name: &str, body: Box<dyn FnOnce(&Shell) + Send>| {
+        let shell = Arc::clone(shell);
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn(move || body(&shell)).context("no thread")
     };
-    let (syncer, keeper, flusher) = (Arc::clone(shell), Arc::clone(shell), Arc::clone(shell));
-    Ok(vec![
-        spawn("log-sync", Box::new(move || syncer.sync_loop(flush_interval)))?,
-        spawn("housekeeping", Box::new(move || keeper.housekeeping_loop()))?,
-        spawn("queue-flush", Box::new(move || flusher.flush_loop()))?,
-    ])
+    let flush_interval = Duration::from_millis(settings.flush_interval_ms);
+    let scrub_rate = settings.scrub_bytes_per_second;
+    let mut threads = vec![
+        spawn("log-sync", Box::new(move |shell| shell.sync_loop(flush_interval)))?,
+        spawn("housekeeping", Box::new(Shell::housekeeping_loop))?,
+        spawn("queue-flush", Box::new(Shell::flush_loop))?,
+    ];
+    if scrub_rate > 0 {
+        threads.push(spawn("scrub", Box::new(move |shell| shell.scrub_loop(scrub_rate)))?);
+    }
+    for number in 0..COLD_THREADS {
+        threads.push(spawn(&format!("cold-read-{number}"), Box::new(Shell::cold_loop))?);
+    }
+    Ok(threads)
 }
 
 impl Shell {
@@ -207,6 +229,7 @@ impl Shell {
         if effects.sync_wanted {
             self.sync.want();
         }
+        self.cold.add(effects.cold);
     }
 
     /// Group commit: one sync for everyone who waits, and the next one for those who came meanwhile.
@@ -232,6 +255,48 @@ impl Shell {
             if let Err(error) = self.broker.store().flush() {
                 tracing::error!(%error, "consume queues not flushed; the next start takes longer");
             }
+        }
+    }
+}
+
+impl Shell {
+    /// Answers pulls that need the disk.
+    fn cold_loop(&self) {
+        let clogged = |pull: &ColdPull| {
+            let connections = self.connections.read().expect(POISONED);
+            let connection = connections.get(&pull.connection());
+            connection.is_some_and(|connection| connection.queued_bytes() > UNTAKEN_BYTES_MAX)
+        };
+        while let Some(pull) = self.cold.next(clogged) {
+            let mut effects = Effects::default();
+            self.broker.read_cold(pull, &mut effects);
+            self.apply(effects);
+        }
+    }
+
+    /// Verifies what is stored, at `bytes_per_second`, round after round.
+    fn scrub_loop(&self, bytes_per_second: u64) {
+        machine::lower_priority();
+        let budget = bytes_per_second.saturating_mul(SCRUB_STEP.as_millis() as u64).div_ceil(1000);
+        let mut cursor = ScrubCursor::default();
+        let mut pause = SCRUB_STEP;
+        while self.scrubbing.wait(pause) {
+            pause = match self.broker.store().scrub(budget, &mut cursor) {
+                Ok(ScrubStep::Goes) => SCRUB_STEP,
+                Ok(ScrubStep::RoundEnded(round)) => {
+                    tracing::info!(
+                        records = round.records,
+                        damaged = round.damaged,
+                        repaired = round.repaired,
+                        "everything stored was verified"
+                    );
+                    SCRUB_REST
+                }
+                Err(error) => {
+                    tracing::error!(%error, "stored data cannot be verified");
+                    SCRUB_REST
+                }
+            };
         }
     }
 }

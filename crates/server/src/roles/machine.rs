@@ -4,6 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+/// The least that Linux knows.
+const LOW_PRIORITY: i32 = 19;
+
 /// Memory that is assumed where the system does not tell.
 const MEMORY_BYTES_GUESS: i64 = 4 << 30;
 
@@ -27,6 +30,13 @@ pub(super) fn raise_open_files_limit() {
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
             tracing::warn!(%error, "the limit of open files stays as it is");
         }
+    }
+}
+
+/// Lets this thread, and no other, give way to whoever wants the processor.
+pub(super) fn lower_priority() {
+    if let Err(error) = rustix::process::setpriority_process(None, LOW_PRIORITY) {
+        tracing::debug!(%error, "the thread keeps its priority");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The roles that a process can take: name server, broker, both.
 
 mod broker;
+mod cold;
 mod machine;
 mod namesrv;
 mod registration;

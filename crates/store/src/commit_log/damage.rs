@@ -9,7 +9,7 @@ use cometmq_protocol::message::RecordView;
 use cometmq_protocol::{LogOffset, QueueId, QueueOffset};
 use foldhash::HashSet;
 
-use super::POISONED;
+use super::{POISONED, Wanted};
 use crate::disk::DiskError;
 use crate::dispatch;
 
@@ -54,18 +54,13 @@ pub(crate) struct Identity<'a> {
 }
 
 /// Whether these bytes are the whole record of that position, size and place in a queue.
-pub(crate) fn verify(
-    bytes: &[u8],
-    offset: LogOffset,
-    size: usize,
-    identity: Option<&Identity<'_>>,
-) -> Result<(), Wrong> {
+pub(super) fn verify(bytes: &[u8], wanted: &Wanted<'_>) -> Result<(), Wrong> {
     let record = RecordView::decode(bytes).map_err(|error| Wrong::Record(error.to_string()))?;
-    if record.log_offset != offset || record.total != size {
+    if record.log_offset != wanted.offset || record.total != wanted.size {
         return Err(Wrong::Other);
     }
     record.check_body().map_err(|error| Wrong::Record(error.to_string()))?;
-    let Some(identity) = identity else { return Ok(()) };
+    let Some(identity) = &wanted.identity else { return Ok(()) };
     let own = record.queue_offset == identity.queue_offset
         && record.queue_id == identity.queue_id
         && record.topic == identity.topic;

@@ -8,10 +8,10 @@ use cometmq_protocol::LogOffset;
 use cometmq_protocol::message::record;
 
 use super::damage::{self, Identity, Wrong};
-use super::warm::{PART_BYTES, Piece};
-use super::{CommitLog, POISONED, Segment};
+use super::piece::Piece;
+use super::warm::PART_BYTES;
+use super::{CommitLog, POISONED};
 use crate::checksums::BLOCK_BYTES;
-use crate::disk::{self, DiskError};
 
 /// Records wanted of one part, from which on the whole part is read.
 const WANTED_FOR_PART: usize = 4;
@@ -109,7 +109,9 @@ impl CommitLog {
         if !self.warm.touch(base) && !several {
             return Ok(None);
         }
-        match self.load(base, end, patience, self.warm.buffer())? {
+        let loaded = self.load(base, end, patience, self.warm.buffer())?;
+        self.read_ahead(end, patience);
+        match loaded {
             Ok(piece) if piece.bad.is_empty() => Ok(Some(self.warm.keep(piece))),
             Ok(damaged) => Ok(Some(Arc::new(damaged))),
             // Then it is tried for the record alone.
@@ -118,7 +120,7 @@ impl CommitLog {
     }
 
     /// The blocks that hold one record.
-    fn piece(
+    pub(super) fn piece(
         &self,
         want: &Wanted<'_>,
         patience: Patience,
@@ -130,87 +132,52 @@ impl CommitLog {
         }
         let from = self.checksums.block_of(want.offset.0);
         let to = self.checksums.block_end(self.checksums.block_of(want.end() - 1));
-        self.load(from, to, patience, buffer)
+        let loaded = self.load(from, to, patience, buffer);
+        self.read_ahead(to, patience);
+        loaded
     }
 
-    /// Reads and verifies `from..to`, which begins with a block and lies in one segment.
-    pub(super) fn load(
+    /// Reads `from..to`, which begins with a block and lies in one segment, and compares it with the checksums.
+    pub(crate) fn load(
         &self,
         from: i64,
         to: i64,
         patience: Patience,
-        mut bytes: Vec<u8>,
+        buffer: Vec<u8>,
     ) -> Result<Result<Piece, Wrong>, NotResident> {
-        let Some(segment) = self.segment(from) else { return Ok(Err(Wrong::Missing)) };
-        if to > segment.base + self.options.segment_bytes {
-            return Ok(Err(Wrong::Missing));
-        }
+        let segment = self.segment(from).filter(|segment| to <= segment.base + self.options.segment_bytes);
+        let Some(segment) = segment else { return Ok(Err(Wrong::Missing)) };
         let resident_only = patience == Patience::Resident;
         let length = (to - from) as usize;
-        // What is in the buffer is overwritten: it need not be cleared again.
-        bytes.truncate(length);
-        bytes.resize(length, 0);
+        let count = length.div_ceil(BLOCK_BYTES as usize);
+        let mut sums = Vec::with_capacity(count);
         // The sums first: the log only grows behind what they cover.
-        let mut sums = Vec::with_capacity(length.div_ceil(BLOCK_BYTES as usize));
-        let count = sums.capacity();
         match self.checksums.read(from, count, resident_only, &mut sums) {
             Ok(true) => {}
             Ok(false) => return Err(NotResident),
             // Without sums there is less protection, and still the records' own.
-            Err(error) => tracing::warn!(%error, "checksums not readable"),
+            Err(error) => tracing::warn!(%error, "checksums of the log not readable"),
         }
-        sums.resize(count, None);
-        let at = (from - segment.base) as u64;
-        let read = match resident_only {
-            true => match disk::read_resident_at(&*segment.file, &mut bytes, at) {
-                Ok(Some(read)) => Ok(read),
-                // A reader that may wait finds out what is wrong.
-                Ok(None) | Err(_) => return Err(NotResident),
-            },
-            false => disk::read_full_at(&*segment.file, &mut bytes, at),
-        };
-        if !resident_only {
-            let ahead = (to - segment.base) as u64;
-            segment
-                .file
-                .will_need(ahead, AHEAD_BYTES.min(segment.base + self.options.segment_bytes - to) as u64);
+        let piece = Piece::read(&*segment.file, segment.base, from, length, resident_only, buffer);
+        let mut piece = piece.ok_or(NotResident)?;
+        piece.compare(&sums);
+        for byte in &piece.flipped {
+            self.damages.tell_flipped(segment.file.path(), *byte);
         }
-        let mut piece = Piece { base: from, bytes, bad: Vec::new() };
-        match read {
-            Ok(read) => piece.bytes.truncate(read),
-            Err(error) => piece.read_blocks(&segment, error),
-        }
-        self.check_blocks(&segment, &mut piece, &sums);
         Ok(Ok(piece))
     }
 
-    /// Compares the blocks of a piece with their sums.
-    fn check_blocks(&self, segment: &Segment, piece: &mut Piece, sums: &[Option<crate::checksums::Sum>]) {
-        for (index, sum) in sums.iter().enumerate() {
-            let block = piece.base + index as i64 * BLOCK_BYTES;
-            let from = index * BLOCK_BYTES as usize;
-            let Some(sum) = sum else { continue };
-            let until = (from + BLOCK_BYTES as usize).min(piece.bytes.len());
-            let Some(bytes) = piece.bytes.get_mut(from..until) else { continue };
-            // A piece may end before what a sum covers.
-            if bytes.len() < sum.covered() || sum.matches(bytes) {
-                continue;
-            }
-            match sum.flipped(bytes) {
-                Some(flipped) => {
-                    flipped.undo(bytes);
-                    let byte = LogOffset(block + flipped.byte as i64);
-                    self.damages.tell_flipped(segment.file.path(), byte);
-                }
-                None => piece.bad.push((block, Wrong::Block(LogOffset(block)))),
-            }
-        }
+    /// Asks the kernel for what a reader that had to wait is going to want next.
+    fn read_ahead(&self, from: i64, patience: Patience) {
+        let Some(segment) = self.segment(from).filter(|_| patience == Patience::Disk) else { return };
+        let bytes = AHEAD_BYTES.min(segment.base + self.options.segment_bytes - from);
+        segment.file.will_need((from - segment.base) as u64, bytes as u64);
     }
 
     /// A record out of a piece that covers it, if it is whole.
     fn verified<'p>(&self, piece: &'p Piece, want: &Wanted<'_>) -> Result<&'p [u8], Wrong> {
         let found = piece.record(want).and_then(|bytes| {
-            damage::verify(bytes, want.offset, want.size, want.identity.as_ref())?;
+            damage::verify(bytes, want)?;
             Ok(bytes)
         });
         found.inspect_err(|wrong| {
@@ -218,7 +185,7 @@ impl CommitLog {
         })
     }
 
-    fn tell(&self, want: &Wanted<'_>, wrong: &Wrong) {
+    pub(super) fn tell(&self, want: &Wanted<'_>, wrong: &Wrong) {
         let segment = self.segment(want.offset.0);
         let path = segment.as_ref().map_or(Path::new("none"), |segment| segment.file.path());
         self.damages.tell_record(path, want.offset, want.identity.as_ref(), wrong);
@@ -231,42 +198,11 @@ impl CommitLog {
 }
 
 /// The bytes are not in memory, and the reader does not wait for the disk.
-pub(super) struct NotResident;
+pub(crate) struct NotResident;
 
 impl Wanted<'_> {
-    fn end(&self) -> i64 {
+    pub fn end(&self) -> i64 {
         self.offset.0.saturating_add(self.size as i64)
-    }
-}
-
-impl Piece {
-    fn covers(&self, want: &Wanted<'_>) -> bool {
-        want.offset.0 >= self.base && want.end() <= self.base + self.bytes.len() as i64
-    }
-
-    /// The bytes of a record, if none of its blocks is damaged.
-    fn record(&self, want: &Wanted<'_>) -> Result<&[u8], Wrong> {
-        let bad =
-            self.bad.iter().find(|(block, _)| *block < want.end() && block + BLOCK_BYTES > want.offset.0);
-        if let Some((_, wrong)) = bad {
-            return Err(wrong.clone());
-        }
-        let at = (want.offset.0 - self.base) as usize;
-        self.bytes.get(at..at + want.size).ok_or(Wrong::Missing)
-    }
-
-    /// Reads block by block what could not be read at once.
-    fn read_blocks(&mut self, segment: &Segment, first: DiskError) {
-        let mut error = first;
-        for (index, bytes) in self.bytes.chunks_mut(BLOCK_BYTES as usize).enumerate() {
-            let block = self.base + index as i64 * BLOCK_BYTES;
-            match disk::read_full_at(&*segment.file, bytes, (block - segment.base) as u64) {
-                Ok(read) if read == bytes.len() => continue,
-                Ok(_) => {}
-                Err(failed) => error = failed,
-            }
-            self.bad.push((block, Wrong::Unreadable(error.clone())));
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use foldhash::{HashMap, HashMapExt};
 
 use super::POISONED;
+use super::piece::Piece;
 
 /// Bytes of a part: enough for what a pull wants of a few queues, too little to matter when it is not wanted again.
 pub(super) const PART_BYTES: i64 = 64 * 1024;
@@ -15,16 +16,6 @@ pub(super) const PART_BYTES: i64 = 64 * 1024;
 const PARTS_MAX: usize = 512;
 /// Parts remembered as touched, without being kept.
 const TOUCHED: usize = 4096;
-
-/// A verified piece of the log in memory.
-#[derive(Debug)]
-pub(super) struct Piece {
-    /// Log position of its first byte.
-    pub base: i64,
-    pub bytes: Vec<u8>,
-    /// Positions of blocks that are not as they were written, with what is wrong; hardly ever one.
-    pub bad: Vec<(i64, super::damage::Wrong)>,
-}
 
 #[derive(Debug)]
 pub(super) struct Warm(Mutex<State>);
@@ -78,11 +69,5 @@ impl Warm {
             state.spare = Arc::into_inner(old).map(|old| old.bytes);
         }
         part
-    }
-
-    /// Forgets what is known of `from..to`: it was changed, or is gone.
-    pub fn forget(&self, from: i64, to: i64) {
-        let mut state = self.0.lock().expect(POISONED);
-        state.parts.retain(|base, (part, _)| *base >= to || base + part.bytes.len() as i64 <= from);
     }
 }

@@ -1,0 +1,115 @@
+//! A piece of the log in memory, compared block by block with the checksums.
+
+use cometmq_protocol::LogOffset;
+
+use super::damage::Wrong;
+use super::read::Wanted;
+use crate::checksums::{BLOCK_BYTES, Sum};
+use crate::disk::{self, DiskError, DiskFile};
+
+/// A piece of one segment. It begins with a block.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    /// Log position of its first byte.
+    pub base: i64,
+    pub bytes: Vec<u8>,
+    /// Positions of blocks that are not as they were written, with what is wrong; hardly ever one.
+    pub bad: Vec<(i64, Wrong)>,
+    /// Bytes in which one bit was turned back.
+    pub flipped: Vec<LogOffset>,
+    /// Positions of blocks that have no sum.
+    pub without_sum: Vec<i64>,
+}
+
+impl Piece {
+    /// Reads `length` bytes from `base` on out of the segment that begins at `segment`. Blocks that the device does not
+    /// give are bad ones. `None` when `resident_only` and it is not in memory; such a reader never learns of errors.
+    pub fn read(
+        file: &dyn DiskFile,
+        segment: i64,
+        base: i64,
+        length: usize,
+        resident_only: bool,
+        mut bytes: Vec<u8>,
+    ) -> Option<Piece> {
+        // What is in the buffer is overwritten: it need not be cleared again.
+        bytes.truncate(length);
+        bytes.resize(length, 0);
+        let mut piece = Piece { base, bytes, bad: Vec::new(), flipped: Vec::new(), without_sum: Vec::new() };
+        let at = (base - segment) as u64;
+        if resident_only {
+            let read = disk::read_resident_at(file, &mut piece.bytes, at).ok().flatten()?;
+            piece.bytes.truncate(read);
+            return Some(piece);
+        }
+        match disk::read_full_at(file, &mut piece.bytes, at) {
+            Ok(read) => piece.bytes.truncate(read),
+            Err(error) => piece.read_blocks(file, segment, error),
+        }
+        Some(piece)
+    }
+
+    /// Reads block by block what could not be read at once.
+    fn read_blocks(&mut self, file: &dyn DiskFile, segment: i64, first: DiskError) {
+        let mut error = first;
+        for (block, bytes) in
+            (self.base..).step_by(BLOCK_BYTES as usize).zip(self.bytes.chunks_mut(BLOCK_BYTES as usize))
+        {
+            match disk::read_full_at(file, bytes, (block - segment) as u64) {
+                Ok(read) if read == bytes.len() => continue,
+                Ok(_) => {}
+                Err(failed) => error = failed,
+            }
+            self.bad.push((block, Wrong::Unreadable(error.clone())));
+        }
+    }
+
+    /// Compares the blocks with their sums, from the first on.
+    pub fn compare(&mut self, sums: &[Option<Sum>]) {
+        for (index, sum) in sums.iter().enumerate() {
+            let block = self.base + index as i64 * BLOCK_BYTES;
+            let from = index * BLOCK_BYTES as usize;
+            let until = (from + BLOCK_BYTES as usize).min(self.bytes.len());
+            let Some(sum) = sum else {
+                self.without_sum.push(block);
+                continue;
+            };
+            let Some(bytes) = self.bytes.get_mut(from..until) else { continue };
+            if sum.matches(bytes) || self.bad.iter().any(|(bad, _)| *bad == block) {
+                continue;
+            }
+            match sum.flipped(bytes) {
+                Some(flipped) => {
+                    flipped.undo(bytes);
+                    self.flipped.push(LogOffset(block + flipped.byte as i64));
+                }
+                None => self.bad.push((block, Wrong::Block(LogOffset(block)))),
+            }
+        }
+    }
+
+    /// Log position behind its last byte.
+    pub fn end(&self) -> i64 {
+        self.base + self.bytes.len() as i64
+    }
+
+    /// Whether all of a record is in it.
+    pub fn covers(&self, want: &Wanted<'_>) -> bool {
+        want.offset.0 >= self.base && want.end() <= self.end()
+    }
+
+    /// What is wrong with the blocks that hold `from..to`.
+    pub fn wrong(&self, from: i64, to: i64) -> Option<&Wrong> {
+        let bad = self.bad.iter().find(|(block, _)| *block < to && block + BLOCK_BYTES > from);
+        bad.map(|(_, wrong)| wrong)
+    }
+
+    /// The bytes of a record, if none of its blocks is damaged.
+    pub fn record(&self, want: &Wanted<'_>) -> Result<&[u8], Wrong> {
+        if let Some(wrong) = self.wrong(want.offset.0, want.end()) {
+            return Err(wrong.clone());
+        }
+        let at = (want.offset.0 - self.base) as usize;
+        self.bytes.get(at..at + want.size).ok_or(Wrong::Missing)
+    }
+}

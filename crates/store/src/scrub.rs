@@ -1,0 +1,180 @@
+//! The scrub: verifies everything stored, a little at a time and over and over, so that damage is found while it can
+//! still be put right.
+//!
+//! The log is the truth: a queue's entry that differs from it is written anew. Of the log itself, a single flipped bit is
+//! turned back; other damage is told. Blocks without a checksum, such as those of a store that another broker wrote, get
+//! one once their records were found whole.
+//!
+//! Never here: when, and how fast; the caller gives a budget of bytes for each step.
+
+mod expected;
+
+use cometmq_protocol::LogOffset;
+
+use crate::checksums::{BLOCK_BYTES, Sum};
+use crate::commit_log::{NotResident, Patience, Piece, Wrong};
+use crate::disk::DiskError;
+use crate::store::Store;
+use crate::walk::{Met, Stop, walk};
+
+pub(crate) use expected::{Expected, is_entry_of};
+
+/// Bytes read at once. More than the kernel reads ahead by itself, so that what was in memory before can be told from
+/// what this brought there.
+const WINDOW_BYTES: i64 = 1024 * 1024;
+
+/// Where a scrub is, and what it has found in this round.
+#[derive(Debug, Default)]
+pub struct ScrubCursor {
+    position: i64,
+    /// A record is being searched for.
+    lost: bool,
+    /// Damage reaches up to here: blocks that begin before get no checksum.
+    damaged_until: i64,
+    /// The next record needs a window of so many bytes.
+    needed: i64,
+    buffer: Vec<u8>,
+    round: ScrubRound,
+}
+
+impl ScrubCursor {
+    /// The log position up to which this round has come.
+    pub fn position(&self) -> LogOffset {
+        LogOffset(self.position)
+    }
+}
+
+/// What one round over the store has found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubRound {
+    /// Records that are whole.
+    pub records: u64,
+    /// Stretches of the log that are not as they were written.
+    pub damaged: u64,
+    /// Bits of the log that were turned back.
+    pub turned_back: u64,
+    /// Entries of queues that were written anew.
+    pub repaired: u64,
+    /// Blocks that had no checksum and got one.
+    pub vouched: u64,
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScrubStep {
+    /// There is more to do in this round.
+    Goes,
+    /// The end is reached; the next step begins anew.
+    RoundEnded(ScrubRound),
+}
+
+impl Store {
+    /// Verifies about `budget` more bytes of the log, from where `cursor` is, and the queues' entries of their records.
+    pub fn scrub(&self, budget: u64, cursor: &mut ScrubCursor) -> Result<ScrubStep, DiskError> {
+        let mut left = i64::try_from(budget).unwrap_or(i64::MAX).max(1);
+        while left > 0 {
+            let end = self.dispatched().0.min(self.log().written().0);
+            cursor.position = cursor.position.max(self.log().start().0);
+            if cursor.position >= end {
+                self.log().forget_checksums()?;
+                let round = std::mem::take(cursor).round;
+                return Ok(ScrubStep::RoundEnded(round));
+            }
+            let before = cursor.position;
+            self.scrub_window(end, cursor)?;
+            left -= (cursor.position - before).clamp(1, WINDOW_BYTES);
+        }
+        Ok(ScrubStep::Goes)
+    }
+
+    /// Verifies one window, which lies in one segment.
+    fn scrub_window(&self, end: i64, cursor: &mut ScrubCursor) -> Result<(), DiskError> {
+        let log = self.log();
+        let bytes = WINDOW_BYTES.max(std::mem::take(&mut cursor.needed));
+        let from = log.checksums().block_of(cursor.position);
+        let segment_end = log.segment_end(from);
+        let to =
+            log.checksums().block_end(log.checksums().block_of((from + bytes).min(segment_end).min(end) - 1));
+        let buffer = std::mem::take(&mut cursor.buffer);
+        let (piece, was_resident) = match log.load(from, to, Patience::Resident, buffer) {
+            Ok(piece) => (piece, true),
+            Err(NotResident) => match log.load(from, to, Patience::Disk, Vec::new()) {
+                Ok(piece) => (piece, false),
+                Err(NotResident) => unreachable!("a patient reader gets what there is"),
+            },
+        };
+        let Ok(piece) = piece else {
+            // Retention took the segment meanwhile.
+            cursor.position = segment_end;
+            return Ok(());
+        };
+        let mut expected = Expected::default();
+        let stop = walk(&piece, cursor.position, segment_end, end, cursor.lost, |met| match met {
+            Met::Record(record) => {
+                cursor.round.records += 1;
+                expected.add(&record);
+            }
+            Met::Damaged { from, to, wrong, record } => {
+                cursor.round.damaged += 1;
+                cursor.damaged_until = cursor.damaged_until.max(to.0);
+                log.tell_damage(from, record.as_ref(), &wrong);
+            }
+        });
+        let until = self.after_window(&stop, &piece, end, cursor);
+        cursor.round.turned_back += log.write_back(&piece)?;
+        self.vouch(&piece, until, cursor)?;
+        if !was_resident {
+            log.drop_cached(from, to);
+        }
+        cursor.buffer = piece.bytes;
+        expected.verify(self, &mut cursor.round)
+    }
+
+    /// Moves the cursor on; returns up to where blocks were verified.
+    fn after_window(&self, stop: &Stop, piece: &Piece, end: i64, cursor: &mut ScrubCursor) -> i64 {
+        let was_lost = std::mem::take(&mut cursor.lost);
+        match *stop {
+            Stop::End => {
+                cursor.position = end;
+                end
+            }
+            Stop::SegmentEnd(until) => {
+                cursor.position = self.log().segment_end(piece.base);
+                until
+            }
+            Stop::More(at, needed) => {
+                cursor.position = at;
+                // Its first block is read with it.
+                cursor.needed = needed as i64 + BLOCK_BYTES;
+                at
+            }
+            Stop::Lost(at, until) => {
+                if !was_lost {
+                    cursor.round.damaged += 1;
+                    self.log().tell_damage(LogOffset(at), None, &Wrong::Record("no record here".into()));
+                }
+                cursor.lost = true;
+                cursor.position = until;
+                cursor.damaged_until = cursor.damaged_until.max(until);
+                at
+            }
+        }
+    }
+
+    /// Gives checksums to blocks that have none, end before `until` and hold whole records only.
+    fn vouch(&self, piece: &Piece, until: i64, cursor: &mut ScrubCursor) -> Result<(), DiskError> {
+        let sums = self.log().checksums();
+        for block in piece.without_sum.iter().copied() {
+            let end = sums.block_end(block).min(until);
+            let is_whole = end == sums.block_end(block)
+                || until < self.log().segment_end(block) && cursor.position == self.log().segment_end(block);
+            if block < cursor.damaged_until || end <= block || !is_whole {
+                continue;
+            }
+            let bytes = &piece.bytes[(block - piece.base) as usize..(end - piece.base) as usize];
+            sums.adopt(block, Sum::of(bytes))?;
+            cursor.round.vouched += 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,346 @@
+//! Stores whose bytes are not those that were written.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cometmq_protocol::message::{Record, record};
+use cometmq_protocol::names::TopicName;
+use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
+use cometmq_store::check::{self, CheckOptions, CheckSummary, Finding};
+use cometmq_store::config_file;
+use cometmq_store::disk::{Crash, Fault, read_file};
+use cometmq_store::scrub::{ScrubCursor, ScrubRound, ScrubStep};
+use cometmq_store::{Disk, MemoryDisk, Patience, Store, StoreOptions};
+
+const TOPICS: [&str; 2] = ["T", "Orders"];
+const MESSAGES: i64 = 60;
+
+fn options() -> StoreOptions {
+    StoreOptions { segment_bytes: 16 * 1024, queue_file_bytes: 400, ..StoreOptions::new("/s") }
+}
+
+fn open(disk: &MemoryDisk) -> Store {
+    Store::open(Arc::new(disk.clone()), options()).unwrap().0
+}
+
+fn body(topic: &str, number: i64) -> Vec<u8> {
+    let length = 10 + (number as usize * 97 + topic.len() * 31) % 1500;
+    format!("{topic}:{number}:").bytes().chain((0..).map(|n: u32| n as u8)).take(length).collect()
+}
+
+fn append(store: &Store, topic: &str, number: i64) {
+    let body = body(topic, number);
+    let host = "127.0.0.1:10911".parse().unwrap();
+    let properties = format!("TAGS\u{1}Tag{}\u{2}KEYS\u{1}k{number}\u{2}", number % 3);
+    let record = Record {
+        topic,
+        queue_id: QueueId(0),
+        flag: 7,
+        sys_flag: 0,
+        born_timestamp: Millis(1_795_195_088_389),
+        born_host: host,
+        store_host: host,
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: &body,
+        body_crc: record::body_crc(&body),
+        properties: [properties.as_bytes(), b""],
+    };
+    let code = cometmq_protocol::message::tags::tags_code(Some(&format!("Tag{}", number % 3)));
+    let queue = store.queue_or_create(&TopicName::parse(topic).unwrap(), QueueId(0));
+    store.append(&queue, &[record], &[code], Millis(1000 + number), &mut Vec::new()).unwrap();
+    store.write(&mut Vec::new());
+}
+
+/// A store that was closed in order, with several segments and queue files.
+fn filled() -> MemoryDisk {
+    filled_with(MESSAGES)
+}
+
+fn filled_with(messages: i64) -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    let store = open(&disk);
+    for number in 0..messages {
+        TOPICS.iter().for_each(|topic| append(&store, topic, number));
+    }
+    store.close().unwrap();
+    disk
+}
+
+/// Every message that is delivered, by topic: its offset and all its bytes.
+fn delivered(store: &Store) -> Vec<(&'static str, QueueOffset, Vec<u8>)> {
+    let mut messages = Vec::new();
+    for topic in TOPICS {
+        let Some(queue) = store.queue(topic, QueueId(0)) else { continue };
+        let mut next = queue.min();
+        while next < queue.max() {
+            let mut units = Vec::new();
+            queue.read(next, 7, &mut units).unwrap();
+            let units: Vec<_> = units.into_iter().zip(0..).map(|(unit, n)| (next + n, unit)).collect();
+            next = next + units.len().max(1) as i64;
+            let mut offsets = units.iter();
+            store.read_messages(&queue, &units, Patience::Disk, &mut Vec::new(), &mut |message| {
+                let (offset, _) = offsets.next().unwrap();
+                messages.extend(message.ok().map(|bytes| (topic, *offset, bytes.to_vec())));
+                true
+            });
+        }
+    }
+    messages
+}
+
+/// One whole round of the scrub, in small steps.
+fn scrub(store: &Store) -> ScrubRound {
+    let mut cursor = ScrubCursor::default();
+    for _ in 0..10_000 {
+        if let ScrubStep::RoundEnded(round) = store.scrub(5000, &mut cursor).unwrap() {
+            return round;
+        }
+    }
+    panic!("the scrub does not come to an end at {:?}", cursor.position());
+}
+
+fn flip(disk: &MemoryDisk, path: &Path, at: u64, mask: &[u8]) {
+    let file = disk.open(path, false).unwrap();
+    let mut bytes = vec![0; mask.len()];
+    file.read_at(&mut bytes, at).unwrap();
+    bytes.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+    file.write_at(&bytes, at).unwrap();
+}
+
+fn segment(base: i64) -> PathBuf {
+    PathBuf::from(format!("/s/commitlog/{base:020}"))
+}
+
+fn all_records() -> u64 {
+    TOPICS.len() as u64 * MESSAGES as u64
+}
+
+#[test]
+fn a_healthy_store_has_a_checksum_for_every_block_and_nothing_to_repair() {
+    let disk = filled();
+    let store = open(&disk);
+    let round = scrub(&store);
+    assert_eq!(round, ScrubRound { records: all_records(), ..ScrubRound::default() });
+    assert_eq!(delivered(&store).len() as u64, all_records());
+    assert_eq!(store.log().damages(), 0);
+}
+
+#[test]
+fn the_scrub_turns_flipped_bits_back_on_the_disk() {
+    let disk = filled();
+    let whole = delivered(&open(&disk));
+    let before = read_file(&disk, &segment(0)).unwrap();
+    for at in [0u64, 3, 21, 60, 5000, 9001] {
+        flip(&disk, &segment(0), at, &[0x40]);
+        let store = open(&disk);
+        assert_eq!(delivered(&store), whole, "byte {at}, before the scrub");
+        assert_eq!(scrub(&store).turned_back, 1);
+        assert_eq!(read_file(&disk, &segment(0)).unwrap(), before, "byte {at}");
+        assert_eq!(scrub(&store), ScrubRound { records: all_records(), ..ScrubRound::default() });
+    }
+}
+
+#[test]
+fn larger_damage_costs_the_records_of_its_blocks_and_no_other() {
+    let disk = filled();
+    let whole = delivered(&open(&disk));
+    // In a header, in a body, near the end of a segment.
+    for at in [0u64, 21, 300, 6000, 14_000] {
+        let disk = disk.crash(Crash::KeepAll);
+        flip(&disk, &segment(0), at, &[0xFF, 0x0F, 0xFF, 0x11, 0x22]);
+        let store = open(&disk);
+        let found = delivered(&store);
+        assert!(found.iter().all(|message| whole.contains(message)), "nothing wrong is delivered");
+        assert!(
+            found.len() + 20 > whole.len(),
+            "damage at {at} costs {} messages",
+            whole.len() - found.len()
+        );
+        let round = scrub(&store);
+        assert!(round.damaged > 0 && store.log().damages() > 0, "damage at {at} is found: {round:?}");
+        assert_eq!((round.repaired, round.vouched), (0, 0), "damage at {at}");
+        assert_eq!(scrub(&store).damaged, round.damaged, "what is damaged stays so");
+    }
+}
+
+#[test]
+fn the_scrub_writes_queue_entries_anew_that_differ_from_the_log() {
+    let disk = filled();
+    let whole = delivered(&open(&disk));
+    let path = Path::new("/s/consumequeue/T/0/00000000000000000000");
+    let before = read_file(&disk, path).unwrap();
+    for (at, mask) in [(7, &[0x55u8][..]), (5 * 20, &[0xFF; 20]), (40 + 8, &[0x80]), (60 + 19, &[1])] {
+        flip(&disk, path, at, mask);
+        let store = open(&disk);
+        assert_eq!(scrub(&store).repaired, 1, "byte {at}");
+        assert_eq!(read_file(&disk, path).unwrap(), before, "byte {at}");
+        assert_eq!(delivered(&store), whole);
+    }
+}
+
+#[test]
+fn a_store_without_checksums_gets_them_from_the_first_round() {
+    let disk = filled();
+    for entry in disk.list(Path::new("/s/cometmq/checksums")).unwrap() {
+        disk.remove_file(&Path::new("/s/cometmq/checksums").join(entry.name)).unwrap();
+    }
+    let round = scrub(&open(&disk));
+    assert!(round.vouched > 20, "{round:?}");
+    flip(&disk, &segment(16 * 1024), 45, &[0x01]);
+    let store = open(&disk);
+    assert_eq!(delivered(&store).len() as u64, all_records());
+    let round = scrub(&store);
+    assert_eq!((round.vouched, round.turned_back, round.damaged), (0, 1, 0));
+}
+
+#[test]
+fn whatever_call_of_a_scrub_fails_nothing_is_lost_and_the_next_round_ends_it() {
+    for fault in [Fault::Io, Fault::Full, Fault::Short] {
+        for n in 1..60 {
+            let disk = filled();
+            flip(&disk, &segment(0), 3000, &[0x40]);
+            flip(&disk, Path::new("/s/consumequeue/T/0/00000000000000000000"), 7, &[0x55]);
+            disk.remove_file(Path::new("/s/cometmq/checksums/00000000000000016384")).unwrap();
+            let store = open(&disk);
+            disk.fail_nth(n, fault);
+            let mut cursor = ScrubCursor::default();
+            while let Ok(ScrubStep::Goes) = store.scrub(5000, &mut cursor) {}
+            disk.fail_nth(u64::MAX / 2, fault);
+            scrub(&store);
+            let round = scrub(&store);
+            let healthy = ScrubRound { records: all_records(), ..ScrubRound::default() };
+            assert_eq!(round, healthy, "{fault:?} at call {n}");
+            assert_eq!(delivered(&store).len() as u64, all_records());
+        }
+    }
+}
+
+/// What a check finds.
+fn check(disk: &MemoryDisk) -> (CheckSummary, Vec<Finding>) {
+    let mut found = Vec::new();
+    let options = CheckOptions { root: "/s".into(), log_directories: Vec::new() };
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let summary =
+        check::check(&shared, &options, &mut |_, _| {}, &mut |finding| found.push(finding)).unwrap();
+    assert_eq!(summary.damaged as usize, found.len());
+    (summary, found)
+}
+
+#[test]
+fn a_check_of_a_healthy_store_finds_nothing_also_after_kills_and_power_cuts() {
+    let disk = filled();
+    let (summary, found) = check(&disk);
+    assert_eq!(found, []);
+    assert_eq!((summary.records, summary.entries, summary.queues), (all_records(), all_records(), 2));
+    assert!(summary.clean && summary.unsummed_blocks == 0 && summary.segments > 3);
+    assert_eq!(check(&MemoryDisk::new()).1, [], "nor in one that is empty");
+    let store = open(&disk);
+    for number in MESSAGES..MESSAGES + 9 {
+        append(&store, TOPICS[0], number);
+        if number % 4 == 0 {
+            store.sync(&mut Vec::new()).unwrap();
+            store.flush().unwrap();
+        }
+        let (summary, found) = check(&disk.crash(Crash::KeepAll));
+        assert_eq!((found, summary.clean), (Vec::new(), false), "killed after message {number}");
+        assert_eq!(check(&disk.crash(Crash::LoseAll)).1, [], "power lost after message {number}");
+    }
+}
+
+#[test]
+fn a_check_names_the_file_the_place_and_the_message() {
+    let disk = filled();
+    flip(&disk, Path::new("/s/consumequeue/T/0/00000000000000000000"), 3 * 20 + 19, &[1]);
+    flip(&disk, &segment(0), 45, &[1]);
+    let told: Vec<String> = check(&disk).1.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(
+        told[0],
+        "/s/commitlog/00000000000000000000 at byte 45, log position 45: one bit is flipped; the broker turns it back \
+         when it reads this"
+    );
+    assert!(
+        told[1].starts_with("/s/consumequeue/T/0/00000000000000000000 at byte 60, log position"),
+        "{}",
+        told[1]
+    );
+    assert!(told[1].contains("topic T, queue 0, offset 3: the entry says position"), "{}", told[1]);
+}
+
+/// All files of a store, with their lengths.
+fn files(disk: &MemoryDisk, directory: &Path) -> Vec<(PathBuf, u64)> {
+    let mut files = Vec::new();
+    for entry in disk.list(directory).unwrap() {
+        let path = directory.join(&entry.name);
+        if entry.is_directory {
+            files.extend(self::files(disk, &path));
+        } else if entry.bytes > 0 {
+            files.push((path, entry.bytes));
+        }
+    }
+    files
+}
+
+#[test]
+fn ten_thousand_flipped_bits_are_each_found_or_harmless() {
+    let disk = filled_with(12);
+    for name in ["topics.json", "subscriptionGroup.json", "consumerOffset.json"] {
+        let content = BTreeMap::from([("offsetTable", "T@g"), ("name", name)]);
+        config_file::save(&disk, &Path::new("/s/config").join(name), &content).unwrap();
+    }
+    assert_eq!(check(&disk).1, []);
+    let whole = delivered(&open(&disk.crash(Crash::KeepAll)));
+    let files = files(&disk, Path::new("/s"));
+    let mut chance = Chance(7);
+    let (mut harmless, mut refused) = (0, 0);
+    for round in 0..10_000 {
+        let (path, bytes) = &files[chance.below(files.len() as u64) as usize];
+        let (at, mask) = (chance.below(*bytes), 1 << chance.below(8));
+        flip(&disk, path, at, &[mask]);
+        let found = check(&disk).1;
+        let damaged = disk.crash(Crash::KeepAll);
+        flip(&disk, path, at, &[mask]);
+        let place = format!("round {round}: {} at {at}, mask {mask:#04x}", path.display());
+        match Store::open(Arc::new(damaged), options()) {
+            Ok((store, _)) => {
+                let delivered = delivered(&store);
+                assert!(delivered.iter().all(|message| whole.contains(message)), "{place}: something wrong");
+                assert!(delivered == whole || !found.is_empty(), "{place}: undetected");
+            }
+            Err(error) => {
+                assert!(!found.is_empty(), "{place}: undetected, and then {error}");
+                refused += 1;
+            }
+        }
+        harmless += usize::from(found.is_empty());
+    }
+    println!("{harmless} harmless, {refused} stores not opened, in {} files", files.len());
+    assert_eq!(check(&disk).1, [], "each bit was put back");
+}
+
+/// Chance from a seed.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+#[test]
+fn damage_is_counted_once_for_each_place() {
+    let disk = filled();
+    flip(&disk, &segment(0), 6000, &[0xFF; 9]);
+    let store = open(&disk);
+    let first = delivered(&store);
+    let damages = store.log().damages();
+    assert!(damages > 0);
+    assert_eq!(delivered(&store), first);
+    assert_eq!(store.log().damages(), damages);
+    assert!(store.log().written() > LogOffset(0));
+}
