@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::{bench, quickstart, reference, roles, shutdown};
+use crate::{bench, quickstart, reference, roles, shutdown, store_tool};
 
 /// A message broker compatible with Apache RocketMQ. Without a command: `serve`.
 #[derive(Debug, Parser)]
@@ -36,6 +36,9 @@ enum Command {
     Consumer(quickstart::ConsumerArgs),
     /// Lists every setting with its default and meaning, as Markdown
     Settings(reference::SettingsArgs),
+    /// Looks at what a store's directory holds, without a broker
+    #[command(subcommand)]
+    Store(store_tool::StoreCommand),
     /// Measures servers of the RocketMQ protocol
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -104,6 +107,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Cli { command: Some(Command::Producer(args)), .. } => quickstart::produce(&args),
         Cli { command: Some(Command::Consumer(args)), .. } => quickstart::consume(&args),
         Cli { command: Some(Command::Settings(args)), .. } => reference::run(&args),
+        Cli { command: Some(Command::Store(command)), .. } => store_tool::run(&command),
         Cli { command: Some(Command::Bench(command)), .. } => bench::run(&command),
     }
 }

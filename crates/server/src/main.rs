@@ -10,6 +10,7 @@ mod quickstart;
 mod reference;
 mod roles;
 mod shutdown;
+mod store_tool;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

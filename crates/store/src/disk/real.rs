@@ -23,13 +23,18 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path, create: bool) -> Result<Arc<dyn DiskFile>, DiskError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(create)
-            .truncate(false)
-            .open(path)
-            .map_err(|error| DiskError::new("open", path, &error))?;
+        let open = |write: bool| {
+            OpenOptions::new().read(true).write(write).create(create).truncate(false).open(path)
+        };
+        let is_protected = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+        };
+        let file = match open(true) {
+            // Whoever only reads can do so; a write says what is in its way.
+            Err(error) if !create && is_protected(&error) => open(false),
+            opened => opened,
+        };
+        let file = file.map_err(|error| DiskError::new("open", path, &error))?;
         Ok(Arc::new(RealFile { file, path: path.to_owned() }))
     }
 
