@@ -24,7 +24,7 @@ use cometmq_protocol::{
 use cometmq_store::RealDisk;
 use serde::Deserialize;
 
-use golden_store::{ALL, CLEAN, EXTRAS, Golden, KILLED, Message};
+use golden_store::{ALL, CLEAN, CLEAN_4, EXTRAS, Golden, KILLED, Message, RELEASE_5};
 
 const NOW: Millis = Millis(1_795_200_000_000);
 
@@ -122,7 +122,7 @@ const QUEUES: &[(&str, i32)] = &[
 
 #[test]
 fn topics_of_a_java_broker_are_known_with_their_settings() {
-    for golden in ALL {
+    for golden in RELEASE_5 {
         let (_directory, root) = golden.unpack();
         let saved: TopicsFile = load(&root, "topics.json");
         let (store, rules) = (Arc::new(RealDisk), config(&golden).topics);
@@ -149,7 +149,7 @@ fn topics_of_a_java_broker_are_known_with_their_settings() {
 
 #[test]
 fn groups_of_a_java_broker_are_known_with_their_settings() {
-    for golden in ALL {
+    for golden in RELEASE_5 {
         let (_directory, root) = golden.unpack();
         let saved: GroupsFile = load(&root, "subscriptionGroup.json");
         let path = root.join("config/subscriptionGroup.json");
@@ -181,6 +181,34 @@ fn offsets_of_a_java_broker_are_the_groups_offsets() {
             }
         }
         assert!(checked >= 9, "{}: {checked} offsets", golden.name);
+    }
+}
+
+/// Its files have no data version of offsets and no attributes, and fewer system topics than ours.
+#[test]
+fn topics_groups_and_offsets_of_release_4_are_known_with_their_settings() {
+    let (_directory, root) = CLEAN_4.unpack();
+    let (topics, groups): (TopicsFile, GroupsFile) =
+        (load(&root, "topics.json"), load(&root, "subscriptionGroup.json"));
+    let saved: OffsetsFile = load(&root, "consumerOffset.json");
+    let rules = config(&CLEAN_4).topics;
+    let known = Topics::open(Arc::new(RealDisk), root.join("config/topics.json"), &rules, NOW).unwrap();
+    for (name, config) in &topics.topic_config_table {
+        assert_eq!(known.get(name).unwrap().config, *config);
+    }
+    let path = root.join("config/subscriptionGroup.json");
+    let known = Groups::open(Arc::new(RealDisk), path, true).unwrap();
+    for (name, config) in &groups.subscription_group_table {
+        assert_eq!(*known.get(name).unwrap(), *config);
+    }
+    assert!(groups.subscription_group_table.contains_key("GoldenGroup"));
+    let broker = open(&CLEAN_4, &root);
+    assert_eq!(saved.offset_table["GoldenNormal@GoldenGroup"].len(), 4);
+    for (id, offset) in &saved.offset_table["GoldenNormal@GoldenGroup"] {
+        let id = id.to_string();
+        let query = [("consumerGroup", "GoldenGroup"), ("topic", "GoldenNormal"), ("queueId", &*id)];
+        let (code, fields, _) = ask(&broker, 14, &query);
+        assert_eq!((code, &*fields["offset"]), (0, &*offset.to_string()), "{id}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Stores that a Java broker 5.3.3 left behind, opened by ours: every message is found and read as an independent
+//! Stores that Java brokers 5.3.3 and 4.9.7 left behind, opened by ours: every message is found and read as an independent
 //! decoder found and read it, and appending goes on where the Java broker stopped.
 
 #![allow(clippy::unwrap_used)]
@@ -17,7 +17,7 @@ use cometmq_store::batch_queue::BatchQueue;
 use cometmq_store::checkpoint::JavaCheckpoint;
 use cometmq_store::{RealDisk, RecoveryReport, Store, Unit};
 
-use golden_store::{ALL, CLEAN, EXTRAS, Golden, KILLED, Message};
+use golden_store::{ALL, CLEAN, CLEAN_4, EXTRAS, Golden, KILLED, KILLED_4, Message};
 
 /// Tags codes from here down are addresses in Java's extension files.
 const EXTENSION_ADDRESS_MAX: i64 = i32::MIN as i64 - 1;
@@ -120,7 +120,8 @@ fn ranges(store: &Store) -> String {
 
 #[test]
 fn every_message_of_a_java_store_is_found_through_its_queue() {
-    for (golden, placed, extended) in [(CLEAN, 205, 0), (KILLED, 115, 0), (EXTRAS, 40, 0)] {
+    let stores = [(CLEAN, 205, 0), (KILLED, 115, 0), (EXTRAS, 40, 0), (CLEAN_4, 72, 0), (KILLED_4, 72, 0)];
+    for (golden, placed, extended) in stores {
         let (_directory, root) = golden.unpack();
         let messages = golden.messages();
         let (store, report) = open(&golden, &root);
@@ -193,6 +194,12 @@ fn the_queues_of_a_java_store_have_the_ranges_that_java_gave_them() {
         GoldenSql 0:0..24
     "#]],
     );
+    let release_4 = expect_test::expect![[r#"
+        GoldenBatch 3:0..10
+        GoldenNormal 0:0..16 1:0..15 2:0..15 3:0..15
+        SCHEDULE_TOPIC_XXXX 17:0..1
+    "#]];
+    check(CLEAN_4, release_4);
 }
 
 /// Where scanning begins, as Java does it: at the newest segment that the checkpoint's times cover.
@@ -220,6 +227,16 @@ fn recovery_of_a_java_store_scans_the_newest_segments_only() {
                 "golden-extras",
                 0,
                 40,
+            ),
+            (
+                "golden-4x-clean",
+                0,
+                72,
+            ),
+            (
+                "golden-4x-killed",
+                0,
+                72,
             ),
         ]
     "#]]

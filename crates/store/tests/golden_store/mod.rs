@@ -1,4 +1,4 @@
-//! The golden stores: directories as a Java broker 5.3.3 left them, with a list of every message in them.
+//! The golden stores: directories as Java brokers 5.3.3 and 4.9.7 left them, with a list of every message in them.
 //!
 //! Shared by the tests of the store and of the broker. The lists were made by an independent decoder.
 
@@ -51,7 +51,17 @@ pub const EXTRAS: Golden = Golden {
     appendable: ("GoldenSql", 1),
 };
 
-pub const ALL: [Golden; 3] = [CLEAN, KILLED, EXTRAS];
+/// As release 4.9.7 leaves it when stopped in order: no data version in the offsets, no attributes of topics, property
+/// texts without the last separator, a checkpoint whose first time is still 0. The list is by the official decoder.
+pub const CLEAN_4: Golden = Golden { name: "golden-4x-clean", end: 29_344, ..CLEAN };
+
+/// As release 4.9.7 leaves it when killed ten seconds after its start: an empty `abort`, no offsets yet.
+pub const KILLED_4: Golden = Golden { name: "golden-4x-killed", clean: false, ..CLEAN_4 };
+
+/// The stores of release 5.
+pub const RELEASE_5: [Golden; 3] = [CLEAN, KILLED, EXTRAS];
+
+pub const ALL: [Golden; 5] = [CLEAN, KILLED, EXTRAS, CLEAN_4, KILLED_4];
 
 /// One message of the list.
 #[derive(Clone, Debug, Deserialize)]

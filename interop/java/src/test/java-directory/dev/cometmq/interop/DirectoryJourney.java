@@ -54,7 +54,7 @@ final class DirectoryJourney implements AutoCloseable {
 
     /** A record takes up to a third of a segment; a stay fills several. */
     private static final int SEGMENT_BYTES = 64 * 1024;
-    private static final Duration PERSIST_LIMIT = Duration.ofSeconds(10);
+    private static final Duration PERSIST_LIMIT = Duration.ofSeconds(20);
     private static final Duration COMMIT_LIMIT = Duration.ofSeconds(5);
 
     private final Random random = new Random(7);
@@ -290,7 +290,7 @@ final class DirectoryJourney implements AutoCloseable {
         return body;
     }
 
-    /** Brokers write offsets at intervals: a kill before would lose them, and may. */
+    /** Brokers write offsets at intervals, Java for the first time ten seconds after its start: a kill before would lose them. */
     private void awaitPersisted(Map<String, Long> committed) {
         Await.until(PERSIST_LIMIT, () -> {
             try {
