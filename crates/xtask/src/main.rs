@@ -1,15 +1,15 @@
 //! `cargo xtask`: everything that is done to this repository by a command, as Rust instead of scripts.
 //!
 //! Suggested reading order: [`test`] is the one gate and calls most others; [`tidy`] checks what the compiler does
-//! not; [`interop`] runs the official Java clients against our server, [`kill`] a server that is killed again and
-//! again, [`fuzz`] the fuzz targets; [`bench`] compares with the Java server. Beneath them: [`process`], [`workspace`], [`wire`].
+//! not; [`interop`] runs the official Java clients against our server, [`fuzz`] the fuzz targets; [`torture`] does to a
+//! server what disks, networks and people do; [`bench`] compares with the Java server. Beneath them: [`process`],
+//! [`workspace`], [`wire`].
 
 mod bench;
 mod chance;
 mod fuzz;
 mod interop;
 mod java_server;
-mod kill;
 mod ports;
 mod process;
 mod surefire;
@@ -17,6 +17,7 @@ mod table;
 mod test;
 mod tidy;
 mod tools;
+mod torture;
 mod wire;
 mod workspace;
 
@@ -41,8 +42,8 @@ enum Command {
     Tidy,
     /// Runs the official Java clients, several versions, against our server
     Interop(interop::InteropArgs),
-    /// Kills a server under load again and again, and looks for what it acknowledged
-    Kill(kill::KillArgs),
+    /// Does faults to a server under load (kill -9, failing and full disks, floods), and looks for what it acknowledged
+    Torture(torture::TortureArgs),
     /// Runs the fuzz targets: any bytes, no panic, bounded memory, what is read is written the same
     Fuzz(fuzz::FuzzArgs),
     /// Fetches the Java name server and broker, and tells how to run them
@@ -67,7 +68,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Test(args) => return test::run(args),
         Command::Tidy => tidy::run()?,
         Command::Interop(args) => interop::run(args)?,
-        Command::Kill(args) => kill::run(args)?,
+        Command::Torture(args) => torture::run(args)?,
         Command::Fuzz(args) => fuzz::run(args)?,
         Command::JavaServer(args) => java_server::run(args)?,
         Command::Bench(args) => bench::run(args)?,

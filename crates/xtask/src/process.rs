@@ -15,6 +15,8 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::torture::undo;
+
 /// Time between two looks whether a process has ended.
 const POLL: Duration = Duration::from_millis(10);
 /// How long we may take to end in order after a signal.
@@ -53,9 +55,11 @@ pub(crate) fn end_all_on_signals() -> Result<()> {
         drop(groups);
         thread::spawn(|| {
             thread::sleep(ORDERLY_EXIT);
+            undo::all();
             std::process::exit(INTERRUPTED_CODE);
         });
         next();
+        undo::all();
         std::process::exit(INTERRUPTED_CODE);
     };
     thread::Builder::new().name("signals".to_owned()).spawn(wait).context("no thread")?;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::table::Table;
-use crate::{bench, fuzz, interop, kill, process, tidy, tools, workspace};
+use crate::{bench, fuzz, interop, process, tidy, tools, torture, workspace};
 
 /// Longest that one cargo command may take on a slow machine.
 const CARGO_LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -39,8 +39,8 @@ enum Part {
     Fuzz,
     /// Official Java clients of several versions
     Interop,
-    /// A few rounds of kill -9 under load
-    Kill,
+    /// Faults of every kind done to the release binary, a few seconds of each
+    Torture,
     /// Small forms of the benchmarks without Java, of which only the numbers are not looked at
     Bench,
 }
@@ -66,7 +66,7 @@ impl Part {
             Part::Build => cargo("build", &["--release"]),
             Part::Fuzz => fuzz::run(&fuzz::FuzzArgs::short()),
             Part::Interop => interop::run(&interop::InteropArgs::all()),
-            Part::Kill => kill::run(&kill::KillArgs::short()),
+            Part::Torture => torture::run(&torture::TortureArgs::short()),
             Part::Bench => bench::run(&bench::BenchArgs::short()),
         }
     }

@@ -34,7 +34,7 @@ const GROUP: &str = "xtask";
 pub(crate) struct Wire(ClientConnection);
 
 /// What an accepted send was told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stored {
     /// Queue.
     pub(crate) queue: i32,

@@ -1,6 +1,6 @@
 //! The law: everything acknowledged is where it was said to be, whole, and every queue is dense from 0 on.
 //!
-//! Values only; who sends and reads is elsewhere. Messages that were stored but never acknowledged are fine, as long as
+//! Values only; who sends ([`super::load`]) and reads ([`super::verify`]) is elsewhere. Messages that were stored but never acknowledged are fine, as long as
 //! they are whole and there once: the kill came between storing and answering.
 
 use std::collections::{BTreeMap, HashSet};
@@ -13,8 +13,8 @@ use crate::wire::Stored;
 /// Findings that are told in words.
 const EXAMPLES_MAX: usize = 10;
 
-/// A send that was answered with success.
-#[derive(Clone, Copy, Debug)]
+/// A send that was answered with success, or a message that a consumer read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Acknowledged {
     /// What the broker answered.
     pub(super) stored: Stored,
@@ -24,7 +24,7 @@ pub(super) struct Acknowledged {
     pub(super) crc: u32,
 }
 
-/// All acknowledged messages by queue and offset.
+/// All acknowledged and consumed messages by queue and offset.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     queues: BTreeMap<i32, BTreeMap<i64, Acknowledged>>,
@@ -37,10 +37,21 @@ impl Ledger {
     /// Enters an acknowledgement.
     pub(super) fn enter(&mut self, acknowledged: Acknowledged) {
         self.acknowledged += 1;
-        let Stored { queue, offset, .. } = acknowledged.stored;
-        if self.queues.entry(queue).or_default().insert(offset, acknowledged).is_some() {
+        self.observe(acknowledged);
+    }
+
+    /// Enters what a consumer read: from then on it must be there, too.
+    pub(super) fn observe(&mut self, observed: Acknowledged) {
+        let Stored { queue, offset, .. } = observed.stored;
+        let first = self.queues.entry(queue).or_default().entry(offset).or_insert(observed);
+        if *first != observed {
             self.reused.push(format!("lost: queue {queue} offset {offset} was given to two messages"));
         }
+    }
+
+    /// Every entry.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Acknowledged> {
+        self.queues.values().flat_map(BTreeMap::values)
     }
 
     /// How many were entered.
@@ -86,7 +97,7 @@ impl Findings {
     }
 }
 
-/// One reading of all queues, each from 0 on in order.
+/// One reading of all queues, each from some offset on in order.
 pub(super) struct ReadBack<'a> {
     ledger: &'a Ledger,
     findings: Findings,
@@ -142,14 +153,15 @@ impl<'a> ReadBack<'a> {
         self.findings.note(|| format!("corrupt: queue {queue} offset {expected}: {error}"));
     }
 
-    /// The queue could be read up to `next`; the broker says that it ends at `end`.
-    pub(super) fn queue_ends(&mut self, queue: i32, next: i64, end: i64) {
+    /// The queue was read from `first` and could be read up to `next`; the broker says that it ends at `end`.
+    pub(super) fn queue_ends(&mut self, queue: i32, first: i64, next: i64, end: i64) {
         if next != end {
             self.findings.holes += next.abs_diff(end);
             self.findings
                 .note(|| format!("hole: queue {queue} could be read up to {next}, but ends at {end}"));
         }
-        for (offset, entry) in self.ledger.queues.get(&queue).into_iter().flatten() {
+        let entries = self.ledger.queues.get(&queue);
+        for (offset, entry) in entries.into_iter().flat_map(|entries| entries.range(first..)) {
             if !self.seen.contains(offset) {
                 self.findings.lost += 1;
                 self.findings.note(|| format!("lost: queue {queue} offset {offset}, {entry:?}"));
@@ -172,7 +184,7 @@ mod tests {
     use cometmq_protocol::message::record::body_crc;
     use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 
-    use crate::kill::body::Bodies;
+    use crate::torture::body::Bodies;
 
     fn stored_record(offset: i64, body: &[u8]) -> BytesMut {
         let host = "127.0.0.1:10911".parse().unwrap();
@@ -197,7 +209,7 @@ mod tests {
 
     /// Three acknowledged messages of queue 0, and the bodies that were sent.
     fn ledger() -> (Ledger, Vec<Bytes>) {
-        let mut bodies = Bodies::new(1, 1, 1);
+        let mut bodies = Bodies::new(1, 1, 1, 4096);
         let bodies: Vec<Bytes> = (0..3).map(|_| bodies.next()).collect();
         let mut ledger = Ledger::default();
         for (offset, body) in (0..).zip(&bodies) {
@@ -214,7 +226,7 @@ mod tests {
         for record in records {
             next = read_back.record(0, next, &RecordView::decode(record).unwrap());
         }
-        read_back.queue_ends(0, next, end);
+        read_back.queue_ends(0, 0, next, end);
         let findings = read_back.finish();
         assert_eq!(findings.is_clean(), findings.examples.is_empty(), "{:?}", findings.examples);
         (findings.lost, findings.corrupt, findings.holes, findings.duplicates)
@@ -229,7 +241,7 @@ mod tests {
         let (ledger, bodies) = ledger();
         assert_eq!(check(&ledger, &all(&bodies), 3), (0, 0, 0, 0));
         let mut more = all(&bodies);
-        more.push(stored_record(3, &Bodies::new(1, 2, 9).next()));
+        more.push(stored_record(3, &Bodies::new(1, 2, 9, 4096).next()));
         assert_eq!(check(&ledger, &more, 4), (0, 0, 0, 0));
     }
 
@@ -241,7 +253,7 @@ mod tests {
         assert_eq!(check(&ledger, &without_second, 3), (1, 0, 1, 0));
         assert_eq!(check(&ledger, &all(&bodies)[..2], 3), (1, 0, 1, 0));
         let mut another = all(&bodies);
-        another[2] = stored_record(2, &Bodies::new(1, 2, 9).next());
+        another[2] = stored_record(2, &Bodies::new(1, 2, 9, 4096).next());
         assert_eq!(check(&ledger, &another, 3), (1, 0, 0, 0));
     }
 
@@ -260,8 +272,11 @@ mod tests {
     #[test]
     fn an_offset_given_away_twice_is_a_loss() {
         let (mut ledger, bodies) = ledger();
+        let same = *ledger.entries().next().unwrap();
+        ledger.observe(same);
+        assert_eq!(check(&ledger, &all(&bodies), 3), (0, 0, 0, 0));
         let stored = Stored { queue: 0, offset: 2, log_offset: LogOffset(2000) };
-        ledger.enter(Acknowledged { stored, bytes: bodies[2].len(), crc: body_crc(&bodies[2]) });
+        ledger.enter(Acknowledged { stored, bytes: bodies[1].len(), crc: body_crc(&bodies[1]) });
         assert_eq!(check(&ledger, &all(&bodies), 3), (1, 0, 0, 0));
     }
 }

@@ -1,7 +1,7 @@
 //! Message bodies that tell who they are, and whether they are whole.
 //!
 //! ```text
-//! 4 CRC-32 of the rest     4 round     4 sender     4 number     0 to 4096 random
+//! 4 CRC-32 of the rest     4 round     4 sender     4 number     random bytes
 //! ```
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -9,8 +9,6 @@ use cometmq_protocol::message::record::body_crc;
 
 use crate::chance::Chance;
 
-/// Most random bytes of a body.
-const FILL_BYTES_MAX: u64 = 4096;
 /// Bytes of a body without random ones.
 const HEAD_BYTES: usize = 16;
 
@@ -20,18 +18,19 @@ pub(super) struct Bodies {
     round: u32,
     sender: u32,
     next: u32,
+    fill_bytes_max: u64,
     chance: Chance,
 }
 
 impl Bodies {
-    /// Bodies whose sizes and bytes come from `seed`.
-    pub(super) fn new(round: u32, sender: u32, seed: u64) -> Bodies {
-        Bodies { round, sender, next: 0, chance: Chance::of(seed) }
+    /// Bodies with 0 to `fill_bytes_max` (a power of two, 16 or more) random bytes; sizes and bytes come from `seed`.
+    pub(super) fn new(round: u32, sender: u32, seed: u64, fill_bytes_max: u64) -> Bodies {
+        Bodies { round, sender, next: 0, fill_bytes_max, chance: Chance::of(seed) }
     }
 
     /// The next body. Small ones are as frequent as large ones.
     pub(super) fn next(&mut self) -> Bytes {
-        let most = 1 << self.chance.within(4..u64::from(FILL_BYTES_MAX.ilog2()) + 1);
+        let most = 1 << self.chance.within(4..u64::from(self.fill_bytes_max.ilog2()) + 1);
         let fill = self.chance.within(0..most + 1) as usize;
         let mut body = BytesMut::with_capacity(HEAD_BYTES + fill + 8);
         body.put_u32(0);
@@ -63,7 +62,7 @@ mod tests {
 
     #[test]
     fn bodies_differ_and_damage_shows() {
-        let mut bodies = Bodies::new(3, 4, 5);
+        let mut bodies = Bodies::new(3, 4, 5, 4096);
         for number in 0..200 {
             let body = bodies.next();
             assert_eq!(identity(&body), Some((3, 4, number)));
