@@ -11,11 +11,12 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use cometmq_protocol::body::topic::permission;
 use cometmq_protocol::headers::namesrv::GetRouteHeader;
+use cometmq_protocol::headers::offset::UpdateConsumerOffsetHeader;
 use cometmq_protocol::headers::pull::{PullMessageHeader, PullMessageReply, pull_flag};
 use cometmq_protocol::headers::send::{SendMessageHeader, SendMessageReply};
 use cometmq_protocol::headers::topic::CreateTopicHeader;
 use cometmq_protocol::message::ids::parse_offset_id;
-use cometmq_protocol::{LogOffset, Request, ResponseCode};
+use cometmq_protocol::{Fields, LogOffset, Request, ResponseCode};
 use cometmq_remoting::{ClientConnection, ClientOptions, RemotingError, Response};
 use tokio::time::{sleep, timeout};
 
@@ -25,6 +26,8 @@ const REPLY_LIMIT: Duration = Duration::from_secs(20);
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(1);
 /// Pause between two attempts to reach a server that starts.
 const RETRY_PAUSE: Duration = Duration::from_millis(2);
+/// Longest header of a reply.
+const REPLY_HEADER_BYTES_MAX: usize = 1024 * 1024;
 /// Most messages that one pull asks for.
 const PULL_MESSAGES: i32 = 1024;
 const GROUP: &str = "xtask";
@@ -62,10 +65,23 @@ pub(crate) struct Page {
     pub(crate) end: i64,
 }
 
+/// Any reply.
+pub(crate) struct Answer {
+    /// Response code.
+    pub(crate) code: i32,
+    /// Remark, empty when there is none.
+    pub(crate) remark: String,
+    /// Body.
+    pub(crate) body: Bytes,
+}
+
 impl Wire {
     /// Connects once.
     pub(crate) async fn connect(address: &str) -> Result<Wire, RemotingError> {
-        ClientConnection::connect(address, &ClientOptions::default(), Arc::new(())).await.map(Wire)
+        let mut options = ClientOptions::default();
+        // The reply to a batch names each of its messages.
+        options.limits.header_bytes_max = REPLY_HEADER_BYTES_MAX;
+        ClientConnection::connect(address, &options, Arc::new(())).await.map(Wire)
     }
 
     /// Connects to a server that may still be starting.
@@ -170,6 +186,28 @@ impl Wire {
         }
         let reply: PullMessageReply<'_> = response.fields()?;
         Ok(Page { found, records: response.body().clone(), end: reply.max_offset })
+    }
+
+    /// Commits where our group, made by a pull, stands in a queue.
+    pub(crate) async fn commit_offset(&self, topic: &str, queue: i32, offset: i64) -> Result<()> {
+        let header = UpdateConsumerOffsetHeader {
+            consumer_group: GROUP.into(),
+            topic: topic.into(),
+            queue_id: queue,
+            commit_offset: offset,
+            borrows: PhantomData,
+        };
+        let response = self.request(Request::UpdateConsumerOffset(header), Bytes::new()).await?;
+        expect_success(&response).context("committing an offset")
+    }
+
+    /// Sends any request at all, and gives back what came, success or not.
+    pub(crate) async fn raw(&self, code: i32, fields: &[(&str, &str)], body: Bytes) -> Result<Answer> {
+        let mut all = Fields::with_capacity(fields.len());
+        fields.iter().for_each(|(name, value)| all.push(*name, *value));
+        let response = self.0.request(code, all, body, REPLY_LIMIT).await?;
+        let remark = response.remark();
+        Ok(Answer { code: response.code, remark, body: response.body().clone() })
     }
 
     async fn request(&self, request: Request<'_>, body: Bytes) -> Result<Response, RemotingError> {

@@ -25,7 +25,7 @@ const LAYERS: &[Layer] = &[
         tokio: true,
     },
     Layer { name: "fuzz", below: &["protocol", "store"], tokio: false },
-    Layer { name: "xtask", below: &["protocol", "remoting", "client"], tokio: true },
+    Layer { name: "xtask", below: &["protocol", "store", "remoting", "client"], tokio: true },
 ];
 
 /// Checks the manifest of the crate in folder `name`.

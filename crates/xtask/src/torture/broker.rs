@@ -72,6 +72,17 @@ impl Setup {
         })
     }
 
+    /// Removes the store, if there is one, and everything else of this broker.
+    pub(super) fn remove(&self) -> Result<()> {
+        for directory in [&self.data, &self.directory] {
+            if directory.exists() {
+                std::fs::remove_dir_all(directory)
+                    .with_context(|| format!("cannot remove {}", directory.display()))?;
+            }
+        }
+        std::fs::remove_file(&self.log).with_context(|| format!("cannot remove {}", self.log.display()))
+    }
+
     /// Where clients reach it.
     pub(super) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.ports.broker)

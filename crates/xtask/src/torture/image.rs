@@ -60,6 +60,11 @@ pub(super) fn mount_memory(directory: &Path, bytes: u64) -> Result<Undo> {
     Ok(Undo::unmount(directory))
 }
 
+/// Copies a file, with its holes.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
+    run("cp", &["--sparse=always", &text(from), &text(to)]).map(drop)
+}
+
 /// Runs a system command to its end; an error carries its words.
 pub(super) fn run(program: &str, arguments: &[&str]) -> Result<Output> {
     let output = Command::new(program).args(arguments).output();

@@ -1,25 +1,36 @@
 //! `cargo xtask torture`: faults done to the release binary, and what it loses by them. Rows as in docs/reliability.md.
 //!
-//! One file a row. What rows share: [`job`] is what a row gets and gives; [`broker`] starts a broker; [`load`] sends to
+//! One file a row. What rows share: [`job`] is what a row gets and gives; [`broker`] starts a broker; [`load`] and [`flood`] send to
 //! it and keeps what was acknowledged in the [`ledger`], [`verify`] reads it back; [`vitals`] watches the process and
-//! is the wedge check, row 24; [`image`] and [`cgroup`] make file systems and limits, [`shim`] lies to the process, and
-//! [`undo`] takes all of that away again.
+//! is the wedge check, row 24; [`image`] and [`cgroup`] make file systems and limits, [`recorder`] a disk that remembers,
+//! [`shim`] lies to the process, and [`undo`] takes all of that away again.
 //!
 //! Every row has a short form, for the gate. A row that this machine cannot do fails and says what is missing.
 
 mod body;
 mod broker;
 mod cgroup;
+mod flood;
 mod image;
 mod job;
 mod latency;
 mod ledger;
 mod load;
+mod recorder;
+mod row10_connections;
+mod row11_slow_readers;
+mod row12_extremes;
 mod row13_memory;
+mod row18_clock;
 mod row1_kill;
+mod row3_power_cut;
 mod row4_failing_disk;
+mod row5_every_call;
 mod row6_full_disk;
 mod row7_slow_disk;
+mod row8_bit_rot;
+mod row9_nonsense;
+mod shim;
 pub(crate) mod undo;
 mod verify;
 mod vitals;
@@ -98,11 +109,19 @@ struct Row {
 /// The rows, in the order in which they run.
 const ROWS: &[Row] = &[
     Row::new(1, "kill -9 under load", |job| Box::pin(row1_kill::run(job))).for_java(),
+    Row::new(3, "power cut", |job| Box::pin(row3_power_cut::run(job))),
     Row::new(4, "failing disk", |job| Box::pin(row4_failing_disk::run(job))).for_java(),
+    Row::new(5, "calls gone wrong", |job| Box::pin(row5_every_call::run(job))),
     Row::new(6, "full disk", |job| Box::pin(row6_full_disk::run(job))).for_java().not_in_gate(),
     Row::new(7, "slow disk", |job| Box::pin(row7_slow_disk::run(job))).for_java(),
+    Row::new(8, "bit rot", |job| Box::pin(row8_bit_rot::run(job))).not_in_gate(),
+    Row::new(9, "malformed frames", |job| Box::pin(row9_nonsense::run(job))),
+    Row::new(10, "connection flood", |job| Box::pin(row10_connections::run(job))),
+    Row::new(11, "slow consumers", |job| Box::pin(row11_slow_readers::run(job))).not_in_gate(),
+    Row::new(12, "extreme requests", |job| Box::pin(row12_extremes::run(job))).for_java(),
     Row::new(13, "256 MiB of memory", |job| Box::pin(row13_memory::bounded(job))),
     Row::new(14, "out of memory", |job| Box::pin(row13_memory::killed(job))),
+    Row::new(18, "clock jumps", |job| Box::pin(row18_clock::run(job))),
 ];
 
 impl Row {

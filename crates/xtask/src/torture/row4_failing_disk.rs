@@ -17,7 +17,7 @@ use cometmq_protocol::message::record::body_crc;
 
 use super::body::Bodies;
 use super::broker::{Broker, Setup};
-use super::image::{Mounted, make_ext4, mount_memory, run as system, text};
+use super::image::{Mounted, copy, make_ext4, mount_memory, run as system, text};
 use super::job::{Flush, Job, Outcome, Server};
 use super::latency::ms;
 use super::ledger::{Acknowledged, Ledger};
@@ -61,7 +61,7 @@ pub(super) async fn run(job: &Job) -> Result<Outcome> {
         check_reads(&mut broker, &setup, &ledger, &mut outcome).await?;
     }
     let after = job.scratch.join("after-power-cut");
-    system("cp", &["--sparse=always", &text(&image), &text(&after)])?;
+    copy(&image, &after)?;
     broker.kill()?;
     drop((broker, mounted));
     let mounted = Mounted::mount(&after, &job.scratch.join("disk"), "errors=continue")?;

@@ -105,7 +105,9 @@ fn perform(action: &Action) {
 
 fn attempt(action: &Action) -> bool {
     match action {
-        Action::Unmount(directory) => quietly("umount", &[&directory.display().to_string()]),
+        Action::Unmount(directory) => {
+            !is_mounted(directory) || quietly("umount", &[&directory.display().to_string()])
+        }
         Action::Detach(device) => quietly("losetup", &["-d", &device.display().to_string()]),
         Action::Group(directory) => {
             if let (Ok(processes), Some(parent)) =
@@ -120,6 +122,11 @@ fn attempt(action: &Action) -> bool {
         }
         Action::Write(file, line) => fs::write(file, line).is_ok(),
     }
+}
+
+fn is_mounted(directory: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts.lines().filter_map(|line| line.split(' ').nth(1)).any(|place| Path::new(place) == directory)
 }
 
 /// Not a [`crate::process::Process`]: undoing must work after a signal, when no new one may start.
