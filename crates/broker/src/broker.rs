@@ -21,6 +21,7 @@ use crate::group::Groups;
 use crate::offset::Offsets;
 use crate::order::Locks;
 use crate::pull::{ColdPulls, Waiters};
+use crate::retention::Retention;
 use crate::send::{Accepted, BrokerProperties};
 use crate::topic::{TopicRules, Topics};
 
@@ -84,6 +85,7 @@ pub struct Broker {
     pub(crate) locks: Locks,
     pub(crate) waiters: Waiters,
     pub(crate) cold: ColdPulls,
+    pub(crate) retention: Retention,
     pub(crate) broker_properties: BrokerProperties,
     unique_ids: Mutex<UniqueIds>,
     parked: Mutex<Parked>,
@@ -143,8 +145,7 @@ impl Broker {
         let topics = Topics::open(Arc::clone(&disk), path("topics.json"), &config.topics, now)?;
         let groups =
             Groups::open(Arc::clone(&disk), path("subscriptionGroup.json"), config.auto_create_group)?;
-        let offsets = Offsets::open(disk, path("consumerOffset.json"))?;
-        offsets.clamp(&store);
+        let offsets = Offsets::open(disk, path("consumerOffset.json"), report.end, report.clean)?;
         let broker = Broker {
             store,
             topics,
@@ -154,6 +155,7 @@ impl Broker {
             locks: Locks::default(),
             waiters: Waiters::default(),
             cold: ColdPulls::default(),
+            retention: Retention::default(),
             broker_properties: BrokerProperties::new(&config.topics.cluster_name),
             unique_ids: Mutex::new(UniqueIds::new(config.advertised.ip(), config.process_id, now.0 as u32)),
             parked: Mutex::new(Parked::default()),
@@ -251,6 +253,9 @@ impl Broker {
             Request::UnlockQueues(_) => self.locks.unlock(&frame.body),
             Request::CreateTopic(create) => self.topics.create(now, create, effects),
             Request::GetTopicConfig(topic) => self.topics.show(topic),
+            Request::CleanExpiredConsumeQueue(_) => self.retention.clean_expired_queues(),
+            Request::CleanUnusedTopic(_) => self.retention.clean_unused_topics(),
+            Request::DeleteExpiredCommitLog(_) => self.retention.delete_expired_log(),
             other => {
                 // Codes of the name server and of clients.
                 let error = RequestError::NotSupported { code: other.code().code() };
@@ -378,6 +383,7 @@ impl Broker {
         self.retry_room(effects);
         self.expire_pulls(now, effects);
         self.expire_parked(now, effects);
+        self.offsets.check_some(&self.store);
         let mut saved_at = self.saved_at.lock().expect(POISONED);
         if now.0 - saved_at.0 < self.config.offset_save_interval_ms && now >= *saved_at {
             return;

@@ -1,6 +1,7 @@
 //! Offsets: where queues begin and end, and where consumer groups stand in them (`config/consumerOffset.json`).
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::broker::Broker;
 
+/// Offsets looked at in one tick after a crash.
+const CHECKED_PER_TICK: usize = 200;
+
 /// Where groups stand.
+///
+/// A crash may have taken messages that a group had consumed already. Its saved offset then points behind the end that
+/// its queue had when the store was opened, and is taken back to it: when it is first asked for, and after a crash in
+/// the background for those that nobody asks for. Newer messages cannot hide that, for the log tells which they are.
 #[derive(Debug)]
 pub struct Offsets {
     disk: Arc<dyn Disk>,
@@ -27,37 +35,168 @@ pub struct Offsets {
 #[serde(rename_all = "camelCase", default)]
 struct OffsetTable {
     data_version: DataVersion,
-    offset_table: BTreeMap<String, BTreeMap<i32, i64>>,
+    offset_table: BTreeMap<String, BTreeMap<i32, Standing>>,
+    /// End of the log behind which no offset may point that is not checked yet; ours, and there only while some are to
+    /// be checked in the background.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unchecked_from: Option<i64>,
+    #[serde(skip)]
+    opened_at: LogOffset,
+    /// The last key whose offsets were checked in the background; none are when it is not there.
+    #[serde(skip)]
+    checked_up_to: Option<String>,
+}
+
+/// The next offset that a group wants, and whether it is known to be no further than its queue.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(from = "i64", into = "i64")]
+struct Standing {
+    offset: i64,
+    is_checked: bool,
+}
+
+impl From<i64> for Standing {
+    fn from(offset: i64) -> Standing {
+        Standing { offset, is_checked: false }
+    }
+}
+
+impl From<Standing> for i64 {
+    fn from(standing: Standing) -> i64 {
+        standing.offset
+    }
 }
 
 impl Offsets {
-    /// Loads the offsets.
-    pub fn open(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Offsets, ConfigFileError> {
-        let table = config_file::load(&*disk, &path)?.unwrap_or_default();
+    /// Loads the offsets. The log ends at `log_end`; `clean` tells whether the store was closed in order.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        path: PathBuf,
+        log_end: LogOffset,
+        clean: bool,
+    ) -> Result<Offsets, ConfigFileError> {
+        let mut table: OffsetTable = config_file::load(&*disk, &path)?.unwrap_or_default();
+        table.opened_at = table.unchecked_from.map_or(log_end, |from| log_end.min(LogOffset(from)));
+        if !clean || table.unchecked_from.is_some() {
+            table.unchecked_from = Some(table.opened_at.0);
+            table.checked_up_to = Some(String::new());
+        }
         Ok(Offsets { disk, path, table: Mutex::new(table), unsaved: AtomicBool::new(false) })
     }
 
     /// Where a group stands in a queue: the next offset that it wants.
-    pub fn get(&self, group: &str, topic: &str, queue: QueueId) -> Option<QueueOffset> {
-        let table = self.table.lock().expect("no holder of this lock panics");
-        table.offset_table.get(&format!("{topic}@{group}"))?.get(&queue.0).copied().map(QueueOffset)
+    pub fn get(
+        &self,
+        store: &Store,
+        group: &str,
+        topic: &str,
+        queue: QueueId,
+    ) -> Result<Option<QueueOffset>, DiskError> {
+        let key = format!("{topic}@{group}");
+        let (standing, opened_at) = {
+            let table = self.table.lock().expect(POISONED);
+            let Some(standing) = table.offset_table.get(&key).and_then(|queues| queues.get(&queue.0)) else {
+                return Ok(None);
+            };
+            (*standing, table.opened_at)
+        };
+        if standing.is_checked {
+            return Ok(Some(QueueOffset(standing.offset)));
+        }
+        // A queue without any message may be one whose messages expired: its numbers go on elsewhere.
+        let found = store.queue(topic, queue)?.filter(|found| found.max().0 > 0);
+        let Some(found) = found else { return Ok(Some(QueueOffset(standing.offset))) };
+        let end = store.end_before(&found, opened_at)?;
+        let mut table = self.table.lock().expect(POISONED);
+        let now = table.offset_table.entry(key.clone()).or_default().entry(queue.0).or_insert(standing);
+        if !now.is_checked {
+            now.is_checked = true;
+            if now.offset > end.0 {
+                tracing::warn!(key, %queue, offset = now.offset, end = end.0, "offset behind the queue's end");
+                now.offset = end.0;
+                self.unsaved.store(true, Ordering::Release);
+            }
+        }
+        Ok(Some(QueueOffset(now.offset)))
     }
 
     /// Moves a group in a queue, also backwards.
     pub fn set(&self, group: &str, topic: &str, queue: QueueId, offset: QueueOffset) {
-        let mut table = self.table.lock().expect("no holder of this lock panics");
+        let mut table = self.table.lock().expect(POISONED);
         let queues = table.offset_table.entry(format!("{topic}@{group}")).or_default();
-        if queues.insert(queue.0, offset.0) != Some(offset.0) {
+        let before = queues.insert(queue.0, Standing { offset: offset.0, is_checked: true });
+        if before.is_none_or(|before| before.offset != offset.0) {
             self.unsaved.store(true, Ordering::Release);
         }
     }
 
     /// Moves a group forward in a queue. What a pull says of the offset may be older than a commit that came by another
     /// connection, so it never takes one back.
-    pub fn advance(&self, group: &str, topic: &str, queue: QueueId, offset: QueueOffset) {
-        if self.get(group, topic, queue).is_none_or(|known| known < offset) {
+    pub fn advance(
+        &self,
+        store: &Store,
+        group: &str,
+        topic: &str,
+        queue: QueueId,
+        offset: QueueOffset,
+    ) -> Result<(), DiskError> {
+        if self.get(store, group, topic, queue)?.is_none_or(|known| known < offset) {
             self.set(group, topic, queue, offset);
         }
+        Ok(())
+    }
+
+    /// The first key behind `key`, as `topic@group`, with its queues.
+    pub(crate) fn after(&self, key: &str) -> Option<(String, Vec<QueueId>)> {
+        let table = self.table.lock().expect(POISONED);
+        let next = table.offset_table.range::<str, _>((Bound::Excluded(key), Bound::Unbounded)).next();
+        next.map(|(key, queues)| (key.clone(), queues.keys().copied().map(QueueId).collect()))
+    }
+
+    /// Forgets where groups stand in a queue that was removed.
+    pub(crate) fn forget(&self, topic: &str, queue: QueueId) {
+        let mut table = self.table.lock().expect(POISONED);
+        let first = format!("{topic}@");
+        let of_topic = table.offset_table.range_mut::<str, _>((Bound::Included(&*first), Bound::Unbounded));
+        for (_, queues) in of_topic.take_while(|(key, _)| key.starts_with(&first)) {
+            if queues.remove(&queue.0).is_some() {
+                self.unsaved.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    /// Checks a few offsets that nobody asked for since a crash.
+    pub(crate) fn check_some(&self, store: &Store) {
+        let mut checked = 0;
+        while checked < CHECKED_PER_TICK {
+            let Some((key, queues)) = self.next_to_check() else { return };
+            checked += queues.len() + 1;
+            let Some((topic, group)) = key.split_once('@') else { continue };
+            for id in queues {
+                if let Err(error) = self.get(store, group, topic, QueueId(id)) {
+                    tracing::error!(key, queue = id, %error, "offset not checked");
+                }
+            }
+        }
+    }
+
+    /// The next key to check in the background with its queues; after the last one nothing is left to be checked.
+    fn next_to_check(&self) -> Option<(String, Vec<i32>)> {
+        let mut table = self.table.lock().expect(POISONED);
+        let last = table.checked_up_to.take()?;
+        let next = table.offset_table.range::<str, _>((Bound::Excluded(&*last), Bound::Unbounded)).next();
+        let next = next.map(|(key, queues)| {
+            let unchecked = queues.iter().filter(|(_, standing)| !standing.is_checked);
+            (key.clone(), unchecked.map(|(id, _)| *id).collect())
+        });
+        match &next {
+            Some((key, _)) => table.checked_up_to = Some(key.clone()),
+            None if table.unchecked_from.take().is_some() && !table.offset_table.is_empty() => {
+                self.unsaved.store(true, Ordering::Release);
+            }
+            None => {}
+        }
+        next
     }
 
     /// Writes the offsets when they changed since the last time.
@@ -66,7 +205,7 @@ impl Offsets {
             return Ok(());
         }
         let saved = {
-            let mut table = self.table.lock().expect("no holder of this lock panics");
+            let mut table = self.table.lock().expect(POISONED);
             table.data_version.bump(now);
             table.clone()
         };
@@ -76,42 +215,25 @@ impl Offsets {
         }
         result
     }
-
-    /// Takes back what points behind the end of its queue: the log lost messages that a power cut kept from the disk.
-    pub(crate) fn clamp(&self, store: &Store) {
-        let mut table = self.table.lock().expect("no holder of this lock panics");
-        for (key, queues) in &mut table.offset_table {
-            let Some((topic, _)) = key.split_once('@') else { continue };
-            for (id, offset) in queues {
-                // A queue without any message may be one whose messages expired: its numbers go on elsewhere.
-                let Some(queue) = store.queue(topic, QueueId(*id)) else { continue };
-                if *offset > queue.max().0 {
-                    tracing::warn!(
-                        key,
-                        queue = id,
-                        offset,
-                        end = queue.max().0,
-                        "offset behind the queue's end"
-                    );
-                    *offset = queue.max().0;
-                    self.unsaved.store(true, Ordering::Release);
-                }
-            }
-        }
-    }
 }
 
 impl Broker {
     /// Code 14.
     pub(crate) fn query_offset(&self, header: &QueryConsumerOffsetHeader<'_>) -> Reply {
         let id = QueueId(header.queue_id);
-        if let Some(offset) = self.offsets.get(&header.consumer_group, &header.topic, id) {
-            return offset_reply(offset.0);
-        }
+        let queue = match self.offsets.get(&self.store, &header.consumer_group, &header.topic, id) {
+            Ok(Some(offset)) => return offset_reply(offset.0),
+            Ok(None) => self.store.queue(&header.topic, id),
+            Err(error) => Err(error),
+        };
+        let queue = match queue {
+            Ok(queue) => queue,
+            Err(error) => return unreadable(&error),
+        };
         // A group without offset starts a young queue at its beginning, whatever the client would choose.
         let is_young = |queue: &Queue| queue.min().0 <= 0 && !self.is_cold(queue, QueueOffset(0));
         let topic_known = self.topics.get(&header.topic).is_some();
-        let young = topic_known && self.store.queue(&header.topic, id).is_none_or(|queue| is_young(&queue));
+        let young = topic_known && queue.is_none_or(|queue| is_young(&queue));
         if header.set_zero_if_not_found != Some(false) && young {
             return offset_reply(0);
         }
@@ -141,8 +263,10 @@ impl Broker {
 
     /// Code 29.
     pub(crate) fn search_offset(&self, header: &SearchOffsetHeader<'_>) -> Reply {
-        let Some(queue) = self.store.queue(&header.topic, QueueId(header.queue_id)) else {
-            return offset_reply(0);
+        let queue = match self.store.queue(&header.topic, QueueId(header.queue_id)) {
+            Ok(Some(queue)) => queue,
+            Ok(None) => return offset_reply(0),
+            Err(error) => return unreadable(&error),
         };
         let upper = header.boundary_type.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("upper"));
         let found = if upper {
@@ -154,34 +278,37 @@ impl Broker {
         };
         match found {
             Ok(offset) => offset_reply(offset.0),
-            Err(error) => Reply::refuse(ResponseCode::SystemError, error.to_string()),
+            Err(error) => unreadable(&error),
         }
     }
 
     /// Code 30.
     pub(crate) fn max_offset(&self, header: &QueueHeader<'_>) -> Reply {
-        offset_reply(
-            self.store.queue(&header.topic, QueueId(header.queue_id)).map_or(0, |queue| queue.max().0),
-        )
+        match self.store.queue(&header.topic, QueueId(header.queue_id)) {
+            Ok(queue) => offset_reply(queue.map_or(0, |queue| queue.max().0)),
+            Err(error) => unreadable(&error),
+        }
     }
 
     /// Code 31.
     pub(crate) fn min_offset(&self, header: &QueueHeader<'_>) -> Reply {
-        offset_reply(
-            self.store.queue(&header.topic, QueueId(header.queue_id)).map_or(0, |queue| queue.min().0),
-        )
+        match self.store.queue(&header.topic, QueueId(header.queue_id)) {
+            Ok(queue) => offset_reply(queue.map_or(0, |queue| queue.min().0)),
+            Err(error) => unreadable(&error),
+        }
     }
 
     /// Code 32.
     pub(crate) fn earliest_store_time(&self, header: &QueueHeader<'_>) -> Reply {
         let queue = self.store.queue(&header.topic, QueueId(header.queue_id));
-        let stored_at = queue.map_or(Ok(None), |queue| self.store.stored_at(&queue, queue.min()));
+        let stored_at =
+            queue.and_then(|queue| queue.map_or(Ok(None), |queue| self.store.stored_at(&queue, queue.min())));
         match stored_at {
             Ok(stored_at) => {
                 let timestamp = stored_at.map_or(-1, |at| at.0);
                 Reply::success().with_fields(&TimestampReply { timestamp, borrows: std::marker::PhantomData })
             }
-            Err(error) => Reply::refuse(ResponseCode::SystemError, error.to_string()),
+            Err(error) => unreadable(&error),
         }
     }
 
@@ -194,6 +321,13 @@ impl Broker {
         !empty && self.store.log().written() - position > self.config.memory_bytes / 10 * 4
     }
 }
+
+/// A queue that cannot be read has ends that are not known.
+fn unreadable(error: &DiskError) -> Reply {
+    Reply::refuse(ResponseCode::SystemError, format!("queue not readable: {error}"))
+}
+
+const POISONED: &str = "no holder of this lock panics";
 
 fn offset_reply(offset: i64) -> Reply {
     Reply::success().with_fields(&OffsetReply { offset, borrows: std::marker::PhantomData })

@@ -18,7 +18,7 @@ use cometmq_protocol::names::GroupName;
 use cometmq_protocol::{
     ConnectionId, Millis, Peer, QueueId, QueueOffset, Reply, ResponseCode, SerializeType,
 };
-use cometmq_store::{Patience, Queue, Unit};
+use cometmq_store::{DiskError, Patience, Queue, Unit};
 
 use crate::broker::Broker;
 use crate::client::{Filter, NO_SQL, SubscriptionLookup};
@@ -91,7 +91,10 @@ impl Broker {
         };
         if header.sys_flag & pull_flag::COMMIT_OFFSET != 0 && header.commit_offset >= 0 {
             let offset = QueueOffset(header.commit_offset);
-            self.offsets.advance(&header.consumer_group, &header.topic, pull.queue_id, offset);
+            let (group, topic) = (&header.consumer_group, &header.topic);
+            if let Err(error) = self.offsets.advance(&self.store, group, topic, pull.queue_id, offset) {
+                return unreadable(&pull.topic, pull.queue_id, &error).encode(opaque, serialize_type, out);
+            }
         }
         let wait_ms = if header.sys_flag & pull_flag::SUSPEND == 0 {
             0
@@ -114,7 +117,13 @@ impl Broker {
         out: &mut BytesMut,
         effects: &mut Effects,
     ) {
-        let queue = self.store.queue(&pull.topic, pull.queue_id);
+        let queue = match self.store.queue(&pull.topic, pull.queue_id) {
+            Ok(queue) => queue,
+            Err(error) => {
+                let refusal = unreadable(&pull.topic, pull.queue_id, &error);
+                return refusal.encode(pull.opaque, pull.serialize_type, out);
+            }
+        };
         let outcome = self.look(&pull, queue.as_deref(), patience);
         let nothing_yet = matches!(&outcome, Outcome::Nothing { code: ResponseCode::PullNotFound, .. });
         match deadline.filter(|_| nothing_yet) {
@@ -124,16 +133,23 @@ impl Broker {
                 }
             }
             Some(deadline) => {
-                let (topic, id, offset) = (Arc::clone(&pull.topic), pull.queue_id, pull.offset);
+                let offset = pull.offset;
+                // The queue may not exist yet: it must, to be awaited.
+                let made = match (&queue, self.topics.get(&pull.topic)) {
+                    (None, Some(topic)) => self.store.queue_or_create(&topic.name, pull.queue_id).map(Some),
+                    _ => Ok(queue.clone()),
+                };
+                let awaited = match made {
+                    Ok(awaited) => awaited,
+                    Err(error) => {
+                        let refusal = unreadable(&pull.topic, pull.queue_id, &error);
+                        return refusal.encode(pull.opaque, pull.serialize_type, out);
+                    }
+                };
                 if let Some(refused) = self.waiters.park(pull, deadline) {
                     return reply::nothing(&refused, queue.as_deref(), &outcome, out);
                 }
-                // The queue may not exist yet: it must, to be awaited.
-                let queue = queue.or_else(|| {
-                    let topic = self.topics.get(&topic)?;
-                    Some(self.store.queue_or_create(&topic.name, id))
-                });
-                if let Some(queue) = queue {
+                if let Some(queue) = awaited {
                     queue.await_next();
                     // A message that came between looking and awaiting would wake nobody.
                     if queue.max() > offset {
@@ -314,6 +330,13 @@ impl Broker {
         if units.is_empty() {
             return nothing(PullRetryImmediately, "MESSAGE_WAS_REMOVING", pull.offset);
         }
+        if units[0].log_offset < self.store.log().start() {
+            // Deleted a moment ago: the queue's beginning follows.
+            if let Err(error) = self.store.expire(queue) {
+                tracing::error!(topic = %queue.topic(), queue = %queue.id(), %error, "queue not readable");
+            }
+            return nothing(PullRetryImmediately, "MESSAGE_WAS_REMOVING", queue.min().max(pull.offset));
+        }
         let (units, scanned) = choose(&units, pull);
         let next = pull.offset + scanned as i64;
         if units.is_empty() {
@@ -340,6 +363,12 @@ fn choose(units: &[Unit], pull: &Pull) -> (Vec<(QueueOffset, Unit)>, usize) {
         chosen.push((pull.offset + index as i64, *unit));
     }
     (chosen, units.len())
+}
+
+/// A queue whose files cannot be read may have messages: its offsets must not be made up.
+fn unreadable(topic: &str, queue: QueueId, error: &DiskError) -> Reply {
+    tracing::error!(topic, %queue, %error, "queue not readable");
+    Reply::refuse(ResponseCode::SystemError, format!("queue {queue} of {topic} not readable: {error}"))
 }
 
 fn forbidden(kind: i32, remark: String) -> Reply {

@@ -281,8 +281,14 @@ impl Broker {
         {
             return Err(self.illegal_message(0, longest));
         }
+        self.check_room()?;
         let queue_id = records[0].queue_id;
-        let queue = self.store.queue_or_create(&topic.name, queue_id);
+        let queue = self.store.queue_or_create(&topic.name, queue_id).map_err(|error| {
+            refuse(
+                ResponseCode::SystemError,
+                format!("queue {queue_id} of {} not readable: {error}", topic.name),
+            )
+        })?;
         let mut placed = Vec::with_capacity(records.len());
         self.store.append(&queue, records, tags_codes, now, &mut placed).map_err(append_refused)?;
         let mut msg_id = String::with_capacity(33 * placed.len());

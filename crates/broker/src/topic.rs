@@ -13,7 +13,7 @@ use cometmq_protocol::names::{AUTO_CREATE_TOPIC, PROTECTED_TOPICS, RETRY_PREFIX,
 use cometmq_protocol::{DataVersion, Millis, Reply, ResponseCode, TopicConfig};
 use cometmq_store::config_file::{self, ConfigFileError};
 use cometmq_store::{Disk, DiskError};
-use foldhash::{HashMap, HashMapExt};
+use foldhash::{HashMap, HashMapExt, HashSet};
 
 use crate::effects::Effects;
 
@@ -72,6 +72,7 @@ pub struct Topics {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     table: RwLock<HashMap<TopicName, Arc<Topic>>>,
+    system: HashSet<TopicName>,
     version: Mutex<DataVersion>,
     /// One change at a time, so that an older state never replaces a newer one.
     changing: Mutex<()>,
@@ -99,6 +100,10 @@ impl Topics {
             disk,
             path,
             table: RwLock::new(table),
+            system: system_topics(rules)
+                .iter()
+                .filter_map(|c| TopicName::parse(&c.topic_name).ok())
+                .collect(),
             version: Mutex::new(saved.data_version),
             changing: Mutex::new(()),
         };
@@ -120,6 +125,11 @@ impl Topics {
     /// A topic by name.
     pub fn get(&self, name: &str) -> Option<Arc<Topic>> {
         self.table.read().expect(POISONED).get(name).cloned()
+    }
+
+    /// Whether the broker itself made the topic: a clean-up of queues leaves it alone.
+    pub(crate) fn is_system(&self, name: &TopicName) -> bool {
+        self.system.contains(name)
     }
 
     /// All topics with the version of the table, as name servers are told.

@@ -166,13 +166,15 @@ fn offsets_of_a_java_broker_are_the_groups_offsets() {
     for golden in [CLEAN, KILLED] {
         let (_directory, root) = golden.unpack();
         let saved: OffsetsFile = load(&root, "consumerOffset.json");
-        let offsets = Offsets::open(Arc::new(RealDisk), root.join("config/consumerOffset.json")).unwrap();
         let broker = open(&golden, &root);
+        let (store, path) = (broker.store(), root.join("config/consumerOffset.json"));
+        let offsets = Offsets::open(Arc::new(RealDisk), path, store.opened_at(), golden.clean).unwrap();
         let mut checked = 0;
         for (key, queues) in &saved.offset_table {
             let (topic, group) = key.split_once('@').unwrap();
             for (id, offset) in queues {
-                assert_eq!(offsets.get(group, topic, QueueId(*id)), Some(QueueOffset(*offset)));
+                let found = offsets.get(store, group, topic, QueueId(*id)).unwrap();
+                assert_eq!(found, Some(QueueOffset(*offset)));
                 let id = id.to_string();
                 let query = [("consumerGroup", group), ("topic", topic), ("queueId", &*id)];
                 let (code, fields, _) = ask(&broker, 14, &query);

@@ -155,13 +155,16 @@ request_table! {
         219 GetKvListByNamespace GET_KVLIST_BY_NAMESPACE "namesrv::kv" (NamespaceHeader) -> NoFields;
         224 GetTopicsByCluster GET_TOPICS_BY_CLUSTER "namesrv::route" (ClusterHeader) -> NoFields;
         304 GetSystemTopicsFromNamesrv GET_SYSTEM_TOPIC_LIST_FROM_NS "namesrv::route" (NoFields) -> NoFields;
+        306 CleanExpiredConsumeQueue CLEAN_EXPIRED_CONSUMEQUEUE "broker::retention" (NoFields) -> NoFields;
         310 SendMessageV2 SEND_MESSAGE_V2 "broker::send" (SendMessageHeader) -> SendMessageReply;
         311 GetUnitTopics GET_UNIT_TOPIC_LIST "namesrv::route" (NoFields) -> NoFields;
         312 GetHasUnitSubTopics GET_HAS_UNIT_SUB_TOPIC_LIST "namesrv::route" (NoFields) -> NoFields;
         313 GetHasUnitSubUnunitTopics GET_HAS_UNIT_SUB_UNUNIT_TOPIC_LIST "namesrv::route" (NoFields) -> NoFields;
+        316 CleanUnusedTopic CLEAN_UNUSED_TOPIC "broker::retention" (NoFields) -> NoFields;
         320 SendBatchMessage SEND_BATCH_MESSAGE "broker::send" (SendMessageHeader) -> SendMessageReply;
         322 QueryDataVersion QUERY_DATA_VERSION "namesrv::registration" (BrokerHeader) -> QueryDataVersionReply;
         327 AddWritePermission ADD_WRITE_PERM_OF_BROKER "namesrv::route" (BrokerNameHeader) -> AddWritePermissionReply;
+        329 DeleteExpiredCommitLog DELETE_EXPIRED_COMMITLOG "broker::retention" (NoFields) -> NoFields;
         351 GetTopicConfig GET_TOPIC_CONFIG "broker::topic" (TopicHeader) -> NoFields;
         361 LitePullMessage LITE_PULL_MESSAGE "broker::pull" (PullMessageHeader) -> PullMessageReply;
         901 GetBrokerMemberGroup GET_BROKER_MEMBER_GROUP "namesrv::route" (BrokerMemberGroupHeader) -> NoFields;
@@ -217,13 +220,11 @@ request_table! {
         302 RegisterMessageFilterClass REGISTER_MESSAGE_FILTER_CLASS;
         303 QueryConsumeTimeSpan QUERY_CONSUME_TIME_SPAN;
         305 GetSystemTopicsFromBroker GET_SYSTEM_TOPIC_LIST_FROM_BROKER;
-        306 CleanExpiredConsumeQueue CLEAN_EXPIRED_CONSUMEQUEUE;
         307 GetConsumerRunningInfo GET_CONSUMER_RUNNING_INFO;
         308 QueryCorrectionOffset QUERY_CORRECTION_OFFSET;
         309 ConsumeMessageDirectly CONSUME_MESSAGE_DIRECTLY;
         314 CloneGroupOffset CLONE_GROUP_OFFSET;
         315 ViewBrokerStats VIEW_BROKER_STATS_DATA;
-        316 CleanUnusedTopic CLEAN_UNUSED_TOPIC;
         317 GetBrokerConsumeStats GET_BROKER_CONSUME_STATS;
         318 UpdateNamesrvConfig UPDATE_NAMESRV_CONFIG;
         319 GetNamesrvConfig GET_NAMESRV_CONFIG;
@@ -233,7 +234,6 @@ request_table! {
         325 SendReplyMessageV2 SEND_REPLY_MESSAGE_V2;
         326 PushReplyMessage PUSH_REPLY_MESSAGE_TO_CLIENT;
         328 GetAllProducers GET_ALL_PRODUCER_INFO;
-        329 DeleteExpiredCommitLog DELETE_EXPIRED_COMMITLOG;
         343 QueryTopicsByConsumer QUERY_TOPICS_BY_CONSUMER;
         345 QuerySubscriptionByConsumer QUERY_SUBSCRIPTION_BY_CONSUMER;
         352 GetSubscriptionGroup GET_SUBSCRIPTIONGROUP_CONFIG;

@@ -11,7 +11,10 @@
 
 mod damage;
 mod hot;
+mod oldest;
+mod peek;
 mod piece;
+mod places;
 mod read;
 mod tail;
 mod upkeep;
@@ -30,13 +33,16 @@ use cometmq_protocol::{LogOffset, Millis, QueueOffset};
 use crate::checksums::Checksums;
 use crate::consume_queue::Queue;
 use crate::disk::{Disk, DiskError, DiskFile};
-use crate::segments;
+use crate::segments::{self, OpenFiles};
 
 use damage::Damages;
 use hot::Hot;
 use tail::Tail;
 use warm::Warm;
 use write::{Full, Writer};
+
+/// Segments kept open for reading at most; any other is opened anew when it is needed.
+const OPEN_SEGMENTS_MAX: usize = 256;
 
 pub(crate) use damage::Identity;
 pub use damage::Wrong;
@@ -111,7 +117,9 @@ pub struct CommitLog {
     full: Full,
     writer: Mutex<Writer>,
     syncing: Mutex<()>,
-    segments: RwLock<Vec<Segment>>,
+    segments: RwLock<Vec<Place>>,
+    /// Files of segments that were read.
+    open: OpenFiles<i64>,
     hot: RwLock<Hot>,
     warm: Warm,
     checksums: Checksums,
@@ -119,6 +127,17 @@ pub struct CommitLog {
     failure: OnceLock<Arc<DiskError>>,
 }
 
+/// A segment that there is.
+#[derive(Clone, Debug)]
+struct Place {
+    base: i64,
+    path: PathBuf,
+    /// Its file while that has bytes which are not durable: only a handle that was open all the time tells for sure
+    /// that a write got lost.
+    held: Option<Arc<dyn DiskFile>>,
+}
+
+/// A segment with its file open.
 #[derive(Clone, Debug)]
 struct Segment {
     base: i64,
@@ -126,28 +145,29 @@ struct Segment {
 }
 
 impl CommitLog {
-    /// A log over segments that recovery has checked; `end` is where it ends.
+    /// A log over segments that recovery has checked; `end` is where it ends. What is before `durable` is known to be
+    /// on disk, the rest may be no further than the kernel.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         options: CommitLogOptions,
-        found: &[segments::Found],
+        found: Vec<segments::Found>,
+        durable: LogOffset,
         end: LogOffset,
         last_stored_at: Millis,
     ) -> Result<CommitLog, DiskError> {
-        let mut segments = Vec::with_capacity(found.len());
-        for segment in found {
-            segments.push(Segment { base: segment.base, file: disk.open(&segment.path, false)? });
-        }
+        assert!(durable <= end, "what is durable is written");
+        let place = |found: segments::Found| Place { base: found.base, path: found.path, held: None };
         let hot = Hot::new(options.hot_bytes);
-        let bases: Vec<i64> = segments.iter().map(|segment| segment.base).collect();
-        let last = segments.iter().rfind(|segment| segment.base < end.0).map(|segment| &*segment.file);
+        let bases: Vec<i64> = found.iter().map(|segment| segment.base).collect();
+        let last = found.iter().rfind(|segment| segment.base < end.0);
+        let last = last.map(|segment| disk.open(&segment.path, false)).transpose()?;
         let checksums = Checksums::open(
             Arc::clone(&disk),
             options.checksums.clone(),
             options.segment_bytes,
             &bases,
             end.0,
-            last,
+            last.as_deref(),
         )?;
         Ok(CommitLog {
             disk,
@@ -155,12 +175,13 @@ impl CommitLog {
             options,
             appended: AtomicI64::new(end.0),
             written: AtomicI64::new(end.0),
-            durable: AtomicI64::new(end.0),
+            durable: AtomicI64::new(durable.0),
             reserved: AtomicI64::new(end.0),
             full: Full::default(),
             writer: Mutex::new(Writer::default()),
             syncing: Mutex::new(()),
-            segments: RwLock::new(segments),
+            segments: RwLock::new(found.into_iter().map(place).collect()),
+            open: OpenFiles::new(OPEN_SEGMENTS_MAX),
             hot: RwLock::new(hot),
             warm: Warm::new(),
             checksums,
@@ -209,13 +230,6 @@ impl CommitLog {
         Ok(())
     }
 
-    fn segment(&self, offset: i64) -> Option<Segment> {
-        let segments = self.segments.read().expect(POISONED);
-        let index = segments.partition_point(|segment| segment.base <= offset).checked_sub(1)?;
-        let segment = &segments[index];
-        (offset < segment.base + self.options.segment_bytes).then(|| segment.clone())
-    }
-
     /// Makes durable what was written before the call and returns the new durable position.
     pub(crate) fn sync(&self) -> Result<LogOffset, Arc<DiskError>> {
         let _one_at_a_time = self.syncing.lock().expect(POISONED);
@@ -226,18 +240,16 @@ impl CommitLog {
         if durable == written {
             return Ok(durable);
         }
-        let dirty: Vec<Segment> = {
-            let segments = self.segments.read().expect(POISONED);
-            let is_dirty =
-                |s: &&Segment| s.base < written.0 && s.base + self.options.segment_bytes > durable.0;
-            segments.iter().filter(is_dirty).cloned().collect()
-        };
-        for segment in dirty {
-            if let Err(error) = segment.file.sync() {
+        let bases = self.bases_between(durable, written);
+        for base in bases.iter().copied() {
+            let synced =
+                self.open_segment(base).and_then(|segment| segment.map_or(Ok(()), |s| s.file.sync()));
+            if let Err(error) = synced {
                 return Err(self.fail(error));
             }
         }
         self.durable.store(written.0, Ordering::Release);
+        self.let_go(bases.into_iter().filter(|base| base + self.options.segment_bytes <= written.0));
         Ok(written)
     }
 

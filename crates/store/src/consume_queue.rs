@@ -1,25 +1,31 @@
 //! A consume queue: for each message of one queue of a topic, where its record lies in the log.
 //!
-//! Recent entries are in memory, all are in files of 20-byte units once flushed. A queue holds no open file.
+//! Recent entries are in memory; those of durable records are in files of 20-byte units once flushed. A queue holds no
+//! open file.
+//!
+//! Reading order: here what a queue is, [`files`] its files, [`load`] how it is found in them, [`unsynced`] what is
+//! still to be made durable.
 
 mod files;
+mod load;
+mod unsynced;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, QueueId, QueueOffset};
 
 use crate::commit_log::Patience;
-use crate::disk::{DiskError, DiskFile};
+use crate::disk::DiskError;
 
-pub(crate) use files::{Loaded, QueueFiles};
+pub(crate) use files::QueueFiles;
+pub(crate) use load::{Loaded, OFFSET_MAX};
+pub(crate) use unsynced::Unsynced;
 
 /// Bytes of an entry on disk.
 pub const UNIT_BYTES: i64 = 20;
-/// Entries that stay in memory behind a flush, for consumers that keep up.
-const RECENT_UNITS: usize = 512;
 /// Size of the units that fill a queue's first file when the queue does not begin at 0.
 const FILLER_SIZE: i32 = i32::MAX;
 
@@ -45,6 +51,11 @@ impl Unit {
         bytes[8..12].copy_from_slice(&self.size.to_be_bytes());
         bytes[12..].copy_from_slice(&self.tags_code.to_be_bytes());
         bytes
+    }
+
+    /// Position behind the record.
+    pub fn end(&self) -> LogOffset {
+        self.log_offset + i64::from(self.size)
     }
 
     /// Reads an entry; `None` for the zeros behind the last one and for what cannot be an entry.
@@ -74,6 +85,8 @@ pub struct Queue {
     awaited: AtomicBool,
     /// Entries wait for a flush.
     pub(crate) dirty: AtomicBool,
+    /// The round of [`crate::queues::Queues`] in which it was last asked for.
+    pub(crate) used: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -98,6 +111,7 @@ impl Queue {
             max: AtomicI64::new(end),
             awaited: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
+            used: AtomicU32::new(0),
             state: Mutex::new(State { tail: VecDeque::new(), tail_base: end, flushed: end }),
         }
     }
@@ -207,33 +221,73 @@ impl Queue {
                 return Ok(());
             }
         }
-        let mut touched = Vec::new();
-        self.files.write(&self.topic, self.id, offset, &[unit], &mut touched)?;
-        touched.iter().try_for_each(|file| file.sync())
+        self.files.repair(&self.topic, self.id, offset, unit)
     }
 
-    /// Writes entries that are only in memory to their files, which are left to be synced: they are added to
-    /// `touched`.
-    pub(crate) fn flush(&self, touched: &mut Vec<Arc<dyn DiskFile>>) -> Result<(), DiskError> {
-        let (from, units) = {
+    /// Writes entries of records before `durable` to their files, which are left to be synced, and keeps up to
+    /// `recent_max` of them in memory. Returns whether entries are left that are in memory only.
+    pub(crate) fn flush(
+        &self,
+        durable: LogOffset,
+        recent_max: usize,
+        unsynced: &mut Unsynced,
+    ) -> Result<bool, DiskError> {
+        let (from, units, left) = {
             let state = self.state.lock().expect(POISONED);
-            let skip = (state.flushed - state.tail_base) as usize;
-            (state.flushed, state.tail.iter().skip(skip).copied().collect::<Vec<_>>())
+            let rest = state.tail.range((state.flushed - state.tail_base) as usize..);
+            let count = rest.len();
+            let units: Vec<Unit> = rest.take_while(|unit| unit.end() <= durable).copied().collect();
+            let left = units.len() < count;
+            (state.flushed, units, left)
         };
-        if units.is_empty() {
-            return Ok(());
+        if !units.is_empty() {
+            self.files.write(&self.topic, self.id, QueueOffset(from), &units, unsynced)?;
         }
-        self.files.write(&self.topic, self.id, QueueOffset(from), &units, touched)?;
         let mut state = self.state.lock().expect(POISONED);
         state.flushed = from + units.len() as i64;
         let flushed_here = (state.flushed - state.tail_base) as usize;
-        let old = flushed_here.min(state.tail.len().saturating_sub(RECENT_UNITS));
+        let old = flushed_here.min(state.tail.len().saturating_sub(recent_max));
         state.tail.drain(..old);
         state.tail_base += old as i64;
-        if state.tail.capacity() > 4 * RECENT_UNITS && state.tail.len() <= RECENT_UNITS {
-            state.tail.shrink_to(RECENT_UNITS);
+        if state.tail.capacity() > 4 * state.tail.len().max(recent_max) {
+            let kept = state.tail.len();
+            state.tail.shrink_to(2 * kept);
         }
+        Ok(left)
+    }
+
+    /// Entries of records before `log_start` do not count any more: their records are deleted.
+    pub(crate) fn expire(&self, log_start: LogOffset) -> Result<(), DiskError> {
+        let (mut low, mut high) = (self.min(), self.max());
+        let mut units = Vec::with_capacity(1);
+        // Most often the first one is still there.
+        let mut middle = low;
+        while low < high {
+            units.clear();
+            self.read(middle, 1, &mut units)?;
+            if units.first().is_some_and(|unit| unit.log_offset >= log_start && !unit.is_filler()) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+            middle = QueueOffset(low.0 + (high - low) / 2);
+        }
+        self.min.fetch_max(low.0, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Whether the files have all of it: nothing is lost when it is unloaded.
+    pub(crate) fn is_settled(&self) -> bool {
+        let state = self.state.lock().expect(POISONED);
+        let end = state.tail_base + state.tail.len() as i64;
+        state.flushed == end
+            && self.next.load(Ordering::Acquire) == end
+            && !self.dirty.load(Ordering::Acquire)
+    }
+
+    /// Whether someone waits for the next message.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::SeqCst)
     }
 }
 

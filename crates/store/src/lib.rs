@@ -1,8 +1,9 @@
 //! The store: records in order on disk in RocketMQ's layout, found again by queue and offset.
 //!
 //! Reading order: [`disk`] is the one door to files, [`commit_log`] the one durable truth, [`consume_queue`] the views
-//! of it by queue, [`batch_queue`] their form for topics of batches, `recovery` what happens when a store is opened,
-//! [`config_file`] how small JSON states are kept.
+//! of it by queue, [`batch_queue`] their form for topics of batches, `queues` which of them are in memory, `recovery` what
+//! happens when a store is opened, `flush` and `retention` what is done in the
+//! background, [`config_file`] how small JSON states are kept.
 //!
 //! Never here: sockets, clocks, threads, JSON of requests. Time and the disk come in as arguments; a caller decides
 //! when to sync and flush.
@@ -16,8 +17,10 @@ pub mod config_file;
 pub mod consume_queue;
 pub mod disk;
 pub mod dispatch;
+mod flush;
 mod queues;
 mod recovery;
+mod retention;
 pub mod scrub;
 mod segments;
 mod store;
@@ -27,5 +30,6 @@ pub use commit_log::{AppendError, Appended, Found, Patience, Wrong};
 pub use consume_queue::{Queue, Unit};
 pub use disk::{Disk, DiskError, DiskFile, MemoryDisk, RealDisk};
 pub use recovery::RecoveryReport;
+pub use retention::OldestSegment;
 pub use segments::SegmentError;
 pub use store::{FlushPolicy, OpenError, Store, StoreOptions};

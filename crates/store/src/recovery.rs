@@ -1,8 +1,11 @@
 //! Opening a store: where the log ends, and the queue entries that its files may lack.
 //!
-//! The log alone is believed. Entries of records from the starting point on are cut off and entered anew, so recovering
-//! twice gives the same store. The first record that is not whole ends the log; what lies behind it is erased, for it
-//! could look like records later.
+//! The log alone is believed. Entries of records from the starting point on are entered anew, so recovering twice gives
+//! the same store. The first record that is not whole ends the log; what lies behind it is erased, for it could look
+//! like records later.
+//!
+//! Only queues with records behind the starting point are looked at, so that opening costs what was written since, not
+//! what is there. The others are looked at when they are first asked for, in `queues`.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -11,12 +14,12 @@ use std::sync::Arc;
 use cometmq_protocol::message::RecordView;
 use cometmq_protocol::message::record::{BLANK_BYTES, MAGIC_BLANK, RECORD_BYTES_MIN};
 use cometmq_protocol::names::TopicName;
-use cometmq_protocol::{LogOffset, Millis};
+use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 
 use crate::checkpoint::JavaCheckpoint;
-use crate::consume_queue::{QueueFiles, Unit};
+use crate::consume_queue::{OFFSET_MAX, Queue, QueueFiles, Unit};
 use crate::disk::{self, Disk, DiskError, DiskFile};
-use crate::dispatch;
+use crate::dispatch::{self, Place};
 use crate::queues::Queues;
 use crate::segments::{self, Found, SegmentError};
 
@@ -44,7 +47,7 @@ pub struct RecoveryReport {
     pub end: LogOffset,
     /// Records scanned.
     pub records: u64,
-    /// Consume queues found.
+    /// Consume queues with records among these; the others were not looked at.
     pub queues: usize,
     /// Bytes behind the end that were not zero and looked like the start of a record: a torn tail.
     pub torn: bool,
@@ -85,20 +88,22 @@ pub(crate) fn recover(
             path: after.path.clone(),
         });
     }
-    let log = Log::open(layout, found)?;
+    let log = Log { disk: layout.disk, segment_bytes: layout.segment_bytes, segments: found };
     let from = log.starting_point(position, java)?;
-    let attempt = replay(layout, &log, from)?;
+    let attempt = replay(layout, &log, from, false)?;
     let replayed = match attempt {
         Some(replayed) => replayed,
         None => {
             // A queue lacks entries before the starting point: its files are older than the checkpoint says.
             tracing::warn!(from = %from, "consume queues lack entries; rebuilding all of them from the log's start");
-            replay(layout, &log, log.start())?.expect("a queue whose every entry is seen takes any offset")
+            replay(layout, &log, log.start(), true)?
+                .expect("a queue whose every entry is seen takes any offset")
         }
     };
     let Replayed { queues, end, last_stored_at, records, torn } = replayed;
     let segments = log.cut(layout, end)?;
-    let report = RecoveryReport { clean, scanned_from: from, end, records, queues: queues.all().len(), torn };
+    let report =
+        RecoveryReport { clean, scanned_from: from, end, records, queues: queues.loaded().len(), torn };
     Ok(Recovered { segments, queues, end, last_stored_at, report })
 }
 
@@ -110,55 +115,127 @@ struct Replayed {
     torn: bool,
 }
 
-/// Loads the queues as they were before `from` and enters what the log has from there on. `None` when an entry in
-/// between is missing.
-fn replay(layout: &Layout<'_>, log: &Log, from: LogOffset) -> Result<Option<Replayed>, SegmentError> {
+/// Enters what the log has from `from` on into the queues as they were before. `None` when an entry in between is
+/// missing. With `reset` every queue on disk is cut back to `from`, else those only that get an entry.
+fn replay(
+    layout: &Layout<'_>,
+    log: &Log<'_>,
+    from: LogOffset,
+    reset: bool,
+) -> Result<Option<Replayed>, SegmentError> {
     let queues = Queues::new(Arc::clone(layout.queue_files));
-    for (topic, id) in layout.queue_files.list()? {
-        let loaded = layout.queue_files.load(&topic, id, log.start(), from)?;
-        queues.insert(topic, id, loaded);
+    if reset {
+        for (topic, id) in layout.queue_files.list()? {
+            let loaded = layout.queue_files.load_before(&topic, id, log.start(), from)?;
+            queues.insert(topic, id, loaded);
+        }
     }
-    let all_seen = from == log.start();
-    let (mut unknown, mut restarted) = (HashSet::new(), HashSet::new());
-    let mut whole = true;
+    let mut replay = Replay {
+        queues,
+        log_start: log.start(),
+        from,
+        written: Vec::new(),
+        unknown: HashSet::new(),
+        restarted: HashSet::new(),
+        whole: true,
+    };
     let mut last_stored_at = Millis(0);
     let mut records = 0;
-    let scanned = log.scan(from, |record| {
+    let Scanned { end, torn } = log.scan(from, |record| {
         records += 1;
         last_stored_at = last_stored_at.max(record.store_timestamp);
-        for place in dispatch::places(record) {
-            let Ok(topic) = TopicName::parse(place.topic) else {
-                unknown.insert(place.topic.to_owned());
-                continue;
-            };
-            let unit =
-                Unit { log_offset: record.log_offset, size: record.total as i32, tags_code: place.tags_code };
-            let queue = queues.get_or_create(&topic, place.queue_id);
-            let fits = queue.restore(place.queue_offset, unit, all_seen);
-            if !fits && !place.additional {
-                if all_seen {
-                    restarted.insert((topic, place.queue_id));
-                    queue.restart(place.queue_offset);
-                    queue.restore(place.queue_offset, unit, all_seen);
-                }
-                whole &= all_seen;
+        let mut places = dispatch::places(record).into_iter();
+        places.try_for_each(|place| replay.enter(record, &place))
+    })?;
+    let queues = replay.end()?;
+    Ok(queues.map(|queues| Replayed { queues, end, last_stored_at, records, torn }))
+}
+
+/// Entries on their way from the log into the queues.
+struct Replay {
+    queues: Queues,
+    log_start: LogOffset,
+    from: LogOffset,
+    /// Queues whose files have entries behind those that were kept, and where these end.
+    written: Vec<(Arc<Queue>, QueueOffset)>,
+    unknown: HashSet<String>,
+    restarted: HashSet<(TopicName, QueueId)>,
+    /// No entry is missing.
+    whole: bool,
+}
+
+impl Replay {
+    fn enter(&mut self, record: &RecordView<'_>, place: &Place<'_>) -> Result<(), SegmentError> {
+        let Some(queue) = self.queue(place)? else { return Ok(()) };
+        let unit =
+            Unit { log_offset: record.log_offset, size: record.total as i32, tags_code: place.tags_code };
+        let all_seen = self.from == self.log_start;
+        let fits = queue.restore(place.queue_offset, unit, all_seen);
+        if !fits && !place.additional {
+            if all_seen {
+                self.restarted.insert((queue.topic().clone(), place.queue_id));
+                queue.restart(place.queue_offset);
+                queue.restore(place.queue_offset, unit, all_seen);
+            }
+            self.whole &= all_seen;
+        }
+        Ok(())
+    }
+
+    /// The queue of a place; none for a place that cannot be.
+    fn queue(&mut self, place: &Place<'_>) -> Result<Option<Arc<Queue>>, SegmentError> {
+        let is_possible = (0..OFFSET_MAX).contains(&place.queue_offset.0) && place.queue_id.0 >= 0;
+        if let Some(queue) = self.queues.get(place.topic, place.queue_id).filter(|_| is_possible) {
+            return Ok(Some(queue));
+        }
+        let Some(topic) = TopicName::parse(place.topic).ok().filter(|_| is_possible) else {
+            if !self.unknown.contains(place.topic) {
+                self.unknown.insert(place.topic.to_owned());
+            }
+            return Ok(None);
+        };
+        let loaded = self.queues.files().load_expected(
+            &topic,
+            place.queue_id,
+            self.log_start,
+            self.from,
+            place.queue_offset,
+        )?;
+        let queue = self.queues.insert(topic, place.queue_id, loaded);
+        if loaded.written > loaded.max {
+            self.written.push((Arc::clone(&queue), loaded.written));
+        }
+        Ok(Some(queue))
+    }
+
+    /// The queues, unless entries are missing. What the files have behind the ends is cleared.
+    fn end(self) -> Result<Option<Queues>, SegmentError> {
+        for topic in self.unknown {
+            tracing::warn!(
+                topic,
+                "records of a topic with an illegal name, queue or offset stay in the log but in no queue"
+            );
+        }
+        for (topic, queue) in self.restarted {
+            tracing::warn!(%topic, %queue, "queue offsets start over in the log: only the newest run can be read");
+        }
+        if !self.whole {
+            return Ok(None);
+        }
+        for (queue, written) in self.written {
+            if written > queue.max() {
+                self.queues.files().clear(queue.topic(), queue.id(), queue.max().0, written.0)?;
             }
         }
-    })?;
-    for topic in unknown {
-        tracing::warn!(topic, "records of a topic with an illegal name stay in the log but in no queue");
+        Ok(Some(self.queues))
     }
-    for (topic, queue) in restarted {
-        tracing::warn!(%topic, %queue, "queue offsets start over in the log: only the newest run can be read");
-    }
-    let Scanned { end, torn } = scanned;
-    Ok(whole.then_some(Replayed { queues, end, last_stored_at, records, torn }))
 }
 
 /// The segments while recovering.
-struct Log {
+struct Log<'a> {
+    disk: &'a Arc<dyn Disk>,
     segment_bytes: i64,
-    segments: Vec<(Found, Arc<dyn DiskFile>)>,
+    segments: Vec<Found>,
 }
 
 struct Scanned {
@@ -166,22 +243,13 @@ struct Scanned {
     torn: bool,
 }
 
-impl Log {
-    fn open(layout: &Layout<'_>, found: Vec<Found>) -> Result<Log, DiskError> {
-        let mut segments = Vec::with_capacity(found.len());
-        for segment in found {
-            let file = layout.disk.open(&segment.path, false)?;
-            segments.push((segment, file));
-        }
-        Ok(Log { segment_bytes: layout.segment_bytes, segments })
-    }
-
+impl Log<'_> {
     fn start(&self) -> LogOffset {
-        LogOffset(self.segments.first().map_or(0, |(segment, _)| segment.base))
+        LogOffset(self.segments.first().map_or(0, |segment| segment.base))
     }
 
     fn limit(&self) -> LogOffset {
-        LogOffset(self.segments.last().map_or(0, |(segment, _)| segment.base + self.segment_bytes))
+        LogOffset(self.segments.last().map_or(0, |segment| segment.base + self.segment_bytes))
     }
 
     /// Our own position where there is one; else the newest segment that begins before the times of RocketMQ's
@@ -196,9 +264,9 @@ impl Log {
         {
             return Ok(position);
         }
-        for (segment, file) in self.segments.iter().rev() {
+        for segment in self.segments.iter().rev() {
             let mut head = [0; RECORD_BYTES_MIN + 24];
-            disk::read_full_at(&**file, &mut head, 0)?;
+            disk::read_full_at(&*self.disk.open(&segment.path, false)?, &mut head, 0)?;
             let stored_at = peek_store_time(&head);
             if stored_at.is_some_and(|at| at.0 > 0 && at <= java.safe_before()) {
                 return Ok(LogOffset(segment.base));
@@ -208,14 +276,19 @@ impl Log {
     }
 
     /// Hands every whole record from `from` on to `each`, and tells where they end.
-    fn scan(&self, from: LogOffset, mut each: impl FnMut(&RecordView<'_>)) -> Result<Scanned, DiskError> {
+    fn scan(
+        &self,
+        from: LogOffset,
+        mut each: impl FnMut(&RecordView<'_>) -> Result<(), SegmentError>,
+    ) -> Result<Scanned, SegmentError> {
         let mut position = from.0;
         let mut window = Vec::new();
-        'segments: for (segment, file) in &self.segments {
+        'segments: for segment in &self.segments {
             let segment_end = segment.base + self.segment_bytes;
             if segment_end <= position {
                 continue;
             }
+            let file = self.disk.open(&segment.path, false)?;
             let (mut window_base, mut size) = (position, WINDOW_BYTES);
             window.clear();
             while position < segment_end {
@@ -223,7 +296,7 @@ impl Log {
                 match next(rest, LogOffset(position), segment_end - position) {
                     Next::Record(record) => {
                         position += record.total as i64;
-                        each(&record);
+                        each(&record)?;
                     }
                     Next::Blank => {
                         position = segment_end;
@@ -233,8 +306,7 @@ impl Log {
                         size = size.max(needed);
                         window_base = position;
                         window.resize(size.min((segment_end - position) as usize), 0);
-                        let read =
-                            disk::read_full_at(&**file, &mut window, (position - segment.base) as u64)?;
+                        let read = disk::read_full_at(&*file, &mut window, (position - segment.base) as u64)?;
                         if read < needed {
                             break 'segments;
                         }
@@ -255,7 +327,7 @@ impl Log {
     /// Erases what lies behind `end`, durably, and returns the segments that stay.
     fn cut(self, layout: &Layout<'_>, end: LogOffset) -> Result<Vec<Found>, DiskError> {
         let mut kept = Vec::with_capacity(self.segments.len());
-        for (segment, file) in self.segments {
+        for segment in self.segments {
             if segment.base >= end.0 && !kept.is_empty() {
                 layout.disk.remove_file(&segment.path)?;
                 if let Some(directory) = segment.path.parent() {
@@ -263,10 +335,13 @@ impl Log {
                 }
                 continue;
             }
-            if end.0 < segment.base + self.segment_bytes && !is_zero_behind(&*file, end.0 - segment.base)? {
-                file.set_len((end.0 - segment.base) as u64)?;
-                file.set_len(self.segment_bytes as u64)?;
-                file.sync()?;
+            if end.0 < segment.base + self.segment_bytes {
+                let file = self.disk.open(&segment.path, false)?;
+                if !is_zero_behind(&*file, end.0 - segment.base)? {
+                    file.set_len((end.0 - segment.base) as u64)?;
+                    file.set_len(self.segment_bytes as u64)?;
+                    file.sync()?;
+                }
             }
             kept.push(segment);
         }
@@ -312,7 +387,7 @@ fn next(bytes: &[u8], at: LogOffset, room: i64) -> Next<'_> {
 }
 
 /// The store time of the record that begins with these bytes.
-fn peek_store_time(head: &[u8]) -> Option<Millis> {
+pub(crate) fn peek_store_time(head: &[u8]) -> Option<Millis> {
     use cometmq_protocol::message::record::{MAGIC_V1, MAGIC_V2};
     use cometmq_protocol::message::sys_flag::BORN_HOST_V6;
     let word =

@@ -3,9 +3,13 @@
 //! A file is named by the stream position of its first byte, 20 digits. It has its full length from the start, filled
 //! with zeros that take no room.
 
+use std::hash::Hash;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
-use crate::disk::{Disk, DiskError};
+use foldhash::{HashMap, HashMapExt};
+
+use crate::disk::{Disk, DiskError, DiskFile};
 
 /// The file name of the segment that begins at `base`.
 pub(crate) fn name(base: i64) -> String {
@@ -81,4 +85,90 @@ pub(crate) fn find(
 /// The position in a segment's name.
 pub(crate) fn parse(name: &str) -> Option<i64> {
     if name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit()) { name.parse().ok() } else { None }
+}
+
+/// Open files by what their owner calls them. When they become too many, those that were not used for the longest time
+/// are closed.
+#[derive(Debug)]
+pub(crate) struct OpenFiles<K> {
+    files_max: usize,
+    state: Mutex<Open<K>>,
+}
+
+#[derive(Debug)]
+struct Open<K> {
+    files: HashMap<K, Used>,
+    /// Counts uses: the higher a file's number, the later it was used.
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct Used {
+    file: Arc<dyn DiskFile>,
+    last: u64,
+}
+
+impl<K: Eq + Hash> OpenFiles<K> {
+    pub fn new(files_max: usize) -> OpenFiles<K> {
+        assert!(files_max > 0, "a file that is used is open");
+        OpenFiles { files_max, state: Mutex::new(Open { files: HashMap::new(), uses: 0 }) }
+    }
+
+    pub fn get(&self, key: &K) -> Option<Arc<dyn DiskFile>> {
+        let mut state = self.state.lock().expect(POISONED);
+        state.uses += 1;
+        let now = state.uses;
+        let used = state.files.get_mut(key)?;
+        used.last = now;
+        Some(Arc::clone(&used.file))
+    }
+
+    pub fn insert(&self, key: K, file: Arc<dyn DiskFile>) {
+        let mut state = self.state.lock().expect(POISONED);
+        if state.files.len() >= self.files_max {
+            state.close_oldest();
+        }
+        state.uses += 1;
+        let last = state.uses;
+        state.files.insert(key, Used { file, last });
+    }
+
+    /// Closes the files that the predicate names.
+    pub fn close(&self, which: impl Fn(&K) -> bool) {
+        self.state.lock().expect(POISONED).files.retain(|key, _| !which(key));
+    }
+}
+
+impl<K: Eq + Hash> Open<K> {
+    /// Closes a quarter at once, so that the search for the oldest costs little for each.
+    fn close_oldest(&mut self) {
+        let mut lasts: Vec<u64> = self.files.values().map(|used| used.last).collect();
+        let quarter = lasts.len() / 4;
+        let (_, newest_of_old, _) = lasts.select_nth_unstable(quarter);
+        let newest_of_old = *newest_of_old;
+        self.files.retain(|_, used| used.last > newest_of_old);
+    }
+}
+
+const POISONED: &str = "no holder of this lock panics";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::MemoryDisk;
+
+    #[test]
+    fn the_files_that_were_not_used_for_the_longest_time_are_closed() {
+        let disk = MemoryDisk::new();
+        let open = OpenFiles::new(8);
+        for key in 0..8 {
+            open.insert(key, disk.open(Path::new("/f"), true).unwrap());
+        }
+        assert!(open.get(&0).is_some());
+        open.insert(8, disk.open(Path::new("/f"), false).unwrap());
+        let still_open: Vec<i32> = (0..9).filter(|key| open.get(key).is_some()).collect();
+        assert_eq!(still_open, [0, 4, 5, 6, 7, 8]);
+        open.close(|key| *key > 4);
+        assert_eq!((0..9).filter(|key| open.get(key).is_some()).collect::<Vec<i32>>(), [0, 4]);
+    }
 }

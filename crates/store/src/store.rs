@@ -1,4 +1,4 @@
-//! The store as a whole: open, append, read, sync, flush, close.
+//! The store as a whole: open, append, read, sync, close. How queues come to their files is in `flush`.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -13,9 +13,10 @@ use crate::checkpoint::{DispatchedPosition, JavaCheckpoint};
 use crate::commit_log::{
     AppendError, Appended, CommitLog, CommitLogOptions, Found, Identity, Patience, Wanted, Wrong,
 };
-use crate::consume_queue::{Queue, QueueFiles, UNIT_BYTES, Unit};
-use crate::disk::{self, Disk, DiskError, DiskFile, DiskLock};
+use crate::consume_queue::{Queue, QueueFiles, UNIT_BYTES, Unit, Unsynced};
+use crate::disk::{self, Disk, DiskError, DiskLock};
 use crate::dispatch::Dispatch;
+use crate::flush::Flushing;
 use crate::queues::Queues;
 use crate::recovery::{self, Layout, RecoveryReport};
 use crate::segments::SegmentError;
@@ -91,28 +92,20 @@ pub enum OpenError {
 /// An open store. All methods may be called from any thread.
 #[derive(Debug)]
 pub struct Store {
-    disk: Arc<dyn Disk>,
-    options: StoreOptions,
-    log: CommitLog,
-    queues: Queues,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) options: StoreOptions,
+    pub(crate) log: CommitLog,
+    pub(crate) queues: Queues,
+    /// Where the log ended when the store was opened.
+    opened_at: LogOffset,
     /// Log position up to which entries are in the queues.
-    dispatched: AtomicI64,
+    pub(crate) dispatched: AtomicI64,
     /// Under `SYNC_FLUSH`: written records that become readable once durable.
     undurable: Mutex<VecDeque<Dispatch>>,
     /// Queues with entries that are only in memory.
-    dirty: Mutex<Vec<Arc<Queue>>>,
-    flushing: Mutex<Flushing>,
+    pub(crate) dirty: Mutex<Vec<Arc<Queue>>>,
+    pub(crate) flushing: Mutex<Flushing>,
     _lock: Box<dyn DiskLock>,
-}
-
-#[derive(Debug)]
-struct Flushing {
-    position: DispatchedPosition,
-    java: JavaCheckpoint,
-    /// Queue files written to and not yet synced.
-    unsynced: Vec<Arc<dyn DiskFile>>,
-    /// A queue file failed to sync: what it lost is rebuilt at the next start, so the position must not pass it.
-    stuck: bool,
 }
 
 impl Store {
@@ -131,6 +124,8 @@ impl Store {
         let java = JavaCheckpoint::load(&*disk, &options.root.join("checkpoint"))?;
         let (position, known) = DispatchedPosition::load(&*disk, options.root.join("cometmq/dispatched"))?;
         let queue_root = options.root.join("consumequeue");
+        // Before anything is written below it.
+        let mut unsynced = Unsynced::new(Arc::clone(&disk), &queue_root)?;
         let queue_files = Arc::new(QueueFiles::new(Arc::clone(&disk), queue_root, options.queue_file_bytes));
         let layout = Layout {
             disk: &disk,
@@ -146,29 +141,36 @@ impl Store {
             hot_bytes: HOT_BYTES,
             unwritten_bytes_max: UNWRITTEN_BYTES_MAX,
         };
+        let (durable, end) = (recovered.report.scanned_from, recovered.end);
         let last_stored_at = recovered.last_stored_at.max(java.physic);
-        let log = CommitLog::new(
-            Arc::clone(&disk),
-            log_options,
-            &recovered.segments,
-            recovered.end,
-            last_stored_at,
-        )?;
+        let log =
+            CommitLog::new(Arc::clone(&disk), log_options, recovered.segments, durable, end, last_stored_at)?;
+        if options.flush == FlushPolicy::Sync {
+            // What is readable is durable.
+            log.sync().map_err(|error| DiskError::clone(&error))?;
+        }
         let abort = disk.open(&abort, true)?;
         abort.set_len(0)?;
         disk::write_all_at(&*abort, options.process_id.to_string().as_bytes(), 0)?;
         abort.sync()?;
         disk.sync_directory(&options.root)?;
-        let dirty = recovered.queues.all();
-        dirty.iter().for_each(|queue| queue.dirty.store(true, Ordering::Release));
+        let dirty = recovered.queues.loaded();
+        for queue in &dirty {
+            queue.dirty.store(true, Ordering::Release);
+            // A process that was killed may have made them, and not more.
+            for directory in queue_files.directories(queue.topic(), queue.id()) {
+                unsynced.add_directory(&directory)?;
+            }
+        }
         let store = Store {
             disk,
-            dispatched: AtomicI64::new(recovered.end.0),
+            opened_at: end,
+            dispatched: AtomicI64::new(end.0),
             log,
             queues: recovered.queues,
             undurable: Mutex::new(VecDeque::new()),
             dirty: Mutex::new(dirty),
-            flushing: Mutex::new(Flushing { position, java, unsynced: Vec::new(), stuck: false }),
+            flushing: Mutex::new(Flushing::new(position, java, unsynced)),
             options,
             _lock: lock,
         };
@@ -190,19 +192,37 @@ impl Store {
         &self.disk
     }
 
-    /// A queue that has or had messages.
-    pub fn queue(&self, topic: &str, id: QueueId) -> Option<Arc<Queue>> {
-        self.queues.get(topic, id)
+    /// A queue that has or had messages, loaded if need be. An error does not mean that there is none.
+    pub fn queue(&self, topic: &str, id: QueueId) -> Result<Option<Arc<Queue>>, DiskError> {
+        if let Some(queue) = self.queues.get(topic, id) {
+            return Ok(Some(queue));
+        }
+        let Ok(topic) = TopicName::parse(topic) else { return Ok(None) };
+        self.queues.find(&topic, id, &self.log)
     }
 
-    /// A queue to append to. Callers bound the ids by the topic's settings.
-    pub fn queue_or_create(&self, topic: &TopicName, id: QueueId) -> Arc<Queue> {
-        self.queues.get_or_create(topic, id)
+    /// A queue to append to, loaded or made if need be. Callers bound the ids by the topic's settings. An error does
+    /// not mean that it is new.
+    pub fn queue_or_create(&self, topic: &TopicName, id: QueueId) -> Result<Arc<Queue>, DiskError> {
+        self.queues.find_or_create(topic, id, &self.log)
     }
 
-    /// All queues that have or had messages.
-    pub fn queues(&self) -> Vec<Arc<Queue>> {
-        self.queues.all()
+    /// All queues that have or had messages. That loads each of them: not for each day.
+    pub fn queues(&self) -> Result<Vec<Arc<Queue>>, DiskError> {
+        for (topic, id) in self.queues.files().list()? {
+            self.queues.find(&topic, id, &self.log)?;
+        }
+        Ok(self.queues.loaded())
+    }
+
+    /// How many queues are in memory.
+    pub fn loaded_queues(&self) -> usize {
+        self.queues.loaded_len()
+    }
+
+    /// Where the log ended when the store was opened: records from there on are newer than whatever was saved before.
+    pub fn opened_at(&self) -> LogOffset {
+        self.opened_at
     }
 
     /// Appends records, each with its tags code, to a queue in memory and tells where they are going to be. Nothing may be confirmed before
@@ -337,36 +357,23 @@ impl Store {
         Ok(low)
     }
 
-    /// Makes the queues durable as far as the log is, and remembers how far that is. An error costs nothing but a
-    /// longer recovery: all of it can be rebuilt from the log.
-    pub fn flush(&self) -> Result<(), DiskError> {
-        let mut flushing = self.flushing.lock().expect(POISONED);
-        let reachable = LogOffset(self.dispatched.load(Ordering::Acquire)).min(self.log.durable());
-        let mut dirty = std::mem::take(&mut *self.dirty.lock().expect(POISONED));
-        while let Some(queue) = dirty.pop() {
-            queue.dirty.store(false, Ordering::Release);
-            if let Err(error) = queue.flush(&mut flushing.unsynced) {
-                // Still in memory: tried again at the next flush.
-                queue.dirty.store(true, Ordering::Release);
-                dirty.push(queue);
-                self.dirty.lock().expect(POISONED).append(&mut dirty);
-                return Err(error);
+    /// The end of the queue as it would be if the log ended at `position`: the first entry of a record there or beyond.
+    pub fn end_before(&self, queue: &Queue, position: LogOffset) -> Result<QueueOffset, DiskError> {
+        let (mut low, mut high) = (queue.min(), queue.max());
+        let mut units = Vec::with_capacity(1);
+        // Most often everything is before it.
+        let mut middle = high + -1;
+        while low < high {
+            units.clear();
+            queue.read(middle, 1, &mut units)?;
+            if units.first().is_some_and(|unit| unit.log_offset < position) {
+                low = middle + 1;
+            } else {
+                high = middle;
             }
+            middle = QueueOffset(low.0 + (high - low) / 2);
         }
-        if let Err(error) = self.log.flush_checksums() {
-            tracing::warn!(%error, "checksums of the log not written, tried again later");
-        }
-        for file in std::mem::take(&mut flushing.unsynced) {
-            file.sync().inspect_err(|_| flushing.stuck = true)?;
-        }
-        if flushing.stuck || reachable <= flushing.position.get() {
-            return Ok(());
-        }
-        flushing.position.save(&*self.disk, reachable)?;
-        let stored_at = self.log.stored_before(reachable);
-        flushing.java.physic = flushing.java.physic.max(stored_at);
-        flushing.java.logics = flushing.java.logics.max(stored_at);
-        flushing.java.save(&*self.disk, &self.options.root.join("checkpoint"))
+        Ok(low)
     }
 
     /// Makes everything durable and leaves the store as one that was closed in order.
@@ -378,8 +385,7 @@ impl Store {
         if let Err(error) = self.log.sync_checksums() {
             tracing::warn!(%error, "checksums of the log not synced");
         }
-        let stuck = self.flushing.lock().expect(POISONED).stuck;
-        if !stuck {
+        if !self.flushing.lock().expect(POISONED).is_stuck() {
             self.disk.remove_file(&self.options.root.join("abort"))?;
             self.disk.sync_directory(&self.options.root)?;
         }

@@ -50,7 +50,7 @@ fn append(store: &Store, topic: &str, number: i64) {
         properties: [properties.as_bytes(), b""],
     };
     let code = cometmq_protocol::message::tags::tags_code(Some(&format!("Tag{}", number % 3)));
-    let queue = store.queue_or_create(&TopicName::parse(topic).unwrap(), QueueId(0));
+    let queue = store.queue_or_create(&TopicName::parse(topic).unwrap(), QueueId(0)).unwrap();
     store.append(&queue, &[record], &[code], Millis(1000 + number), &mut Vec::new()).unwrap();
     store.write(&mut Vec::new());
 }
@@ -74,7 +74,7 @@ fn filled_with(messages: i64) -> MemoryDisk {
 fn delivered(store: &Store) -> Vec<(&'static str, QueueOffset, Vec<u8>)> {
     let mut messages = Vec::new();
     for topic in TOPICS {
-        let Some(queue) = store.queue(topic, QueueId(0)) else { continue };
+        let Some(queue) = store.queue(topic, QueueId(0)).unwrap() else { continue };
         let mut next = queue.min();
         while next < queue.max() {
             let mut units = Vec::new();

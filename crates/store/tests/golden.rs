@@ -28,7 +28,7 @@ fn open(golden: &Golden, root: &Path) -> (Store, RecoveryReport) {
 
 /// All entries of a queue by offset.
 fn units(store: &Store, topic: &str, id: i32) -> BTreeMap<i64, Unit> {
-    let queue = store.queue(topic, QueueId(id)).unwrap_or_else(|| panic!("no queue {topic}/{id}"));
+    let queue = store.queue(topic, QueueId(id)).unwrap().unwrap_or_else(|| panic!("no queue {topic}/{id}"));
     let mut units = Vec::new();
     while queue.min() + (units.len() as i64) < queue.max() {
         let before = units.len();
@@ -108,7 +108,7 @@ fn assert_all_found(store: &Store, messages: &[Message]) -> (usize, usize) {
 /// The queues with messages, as `topic queue:min..max`.
 fn ranges(store: &Store) -> String {
     let mut topics: BTreeMap<String, BTreeMap<i32, String>> = BTreeMap::new();
-    for queue in store.queues().iter().filter(|queue| queue.max().0 > 0) {
+    for queue in store.queues().unwrap().iter().filter(|queue| queue.max().0 > 0) {
         let range = format!(" {}:{}..{}", queue.id(), queue.min(), queue.max());
         topics.entry(queue.topic().to_string()).or_default().insert(queue.id().0, range);
     }
@@ -258,7 +258,7 @@ fn the_batches_of_a_batch_topic_are_found_by_each_of_their_messages() {
     let (_directory, root) = CLEAN.unpack();
     let batches: Vec<Message> = CLEAN.messages().into_iter().filter(Message::is_inner_batch).collect();
     let (store, _) = open(&CLEAN, &root);
-    assert!(store.queue("GoldenBcq", QueueId(0)).is_none(), "they have no plain queue");
+    assert!(store.queue("GoldenBcq", QueueId(0)).unwrap().is_none(), "they have no plain queue");
     let queue = BatchQueue::load(&RealDisk, &root.join("batchconsumequeue/GoldenBcq/0"), 460).unwrap();
     assert_eq!((batches.len(), queue.min(), queue.max()), (12, QueueOffset(0), QueueOffset(42)));
     let mut found = 0;
@@ -357,7 +357,7 @@ fn extend(store: &Store, golden: &Golden, count: i64) -> Vec<Message> {
             body_crc: record::body_crc(body.as_bytes()),
             properties: [b"TAGS\x01TagNew\x02", b"CLUSTER\x01GoldenCluster\x02"],
         };
-        let queue = store.queue_or_create(&TopicName::parse(topic).unwrap(), id);
+        let queue = store.queue_or_create(&TopicName::parse(topic).unwrap(), id).unwrap();
         let mut placed = Vec::new();
         // A clock behind the Java broker's: store times never go back.
         let tags_code = i64::from(tags::java_hash("TagNew"));

@@ -10,7 +10,7 @@ use cometmq_protocol::message::{Record, RecordView, record};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 use cometmq_store::disk::{Crash, Fault};
-use cometmq_store::{AppendError, Disk, FlushPolicy, MemoryDisk, OpenError, Store, StoreOptions};
+use cometmq_store::{AppendError, Disk, FlushPolicy, MemoryDisk, OpenError, Store, StoreOptions, Unit};
 
 const TOPIC: &str = "T";
 /// Tags code of `TagA`.
@@ -47,7 +47,7 @@ fn append(store: &Store, queue: i32, number: i64) -> Result<LogOffset, AppendErr
         body_crc: record::body_crc(&body),
         properties: [b"TAGS\x01TagA\x02", b""],
     };
-    let queue = store.queue_or_create(&TopicName::parse(TOPIC).unwrap(), QueueId(queue));
+    let queue = store.queue_or_create(&TopicName::parse(TOPIC).unwrap(), QueueId(queue)).unwrap();
     let mut placed = Vec::new();
     store.append(&queue, &[record], &[TAG_A], Millis(1000 + number), &mut placed)?;
     assert_eq!(placed[0].queue_offset, QueueOffset(number), "offsets are dense");
@@ -56,7 +56,7 @@ fn append(store: &Store, queue: i32, number: i64) -> Result<LogOffset, AppendErr
 
 /// Every message of a queue, read through its entries: dense offsets, whole bodies.
 fn read_all(store: &Store, queue: i32) -> i64 {
-    let Some(handle) = store.queue(TOPIC, QueueId(queue)) else { return 0 };
+    let Some(handle) = store.queue(TOPIC, QueueId(queue)).unwrap() else { return 0 };
     let mut units = Vec::new();
     let mut next = handle.min();
     while next < handle.max() {
@@ -137,10 +137,36 @@ fn a_second_opener_is_refused_with_the_directory() {
     assert!(error.to_string().contains("/store is in use"), "{error}");
 }
 
+/// Every entry in a queue file has its record in the log: what a power cut leaves is never ahead of it.
+fn assert_entries_have_records(disk: &MemoryDisk) {
+    let mut log: BTreeMap<i64, Vec<u8>> = BTreeMap::new();
+    for file in disk.list(Path::new("/store/commitlog")).unwrap() {
+        let mut bytes = vec![0; file.bytes as usize];
+        let path = Path::new("/store/commitlog").join(&file.name);
+        disk.open(&path, false).unwrap().read_at(&mut bytes, 0).unwrap();
+        log.insert(file.name.parse().unwrap(), bytes);
+    }
+    for queue in 0..3 {
+        let directory = format!("/store/consumequeue/{TOPIC}/{queue}");
+        for file in disk.list(Path::new(&directory)).unwrap() {
+            let mut bytes = vec![0; file.bytes as usize];
+            let path = Path::new(&directory).join(&file.name);
+            disk.open(&path, false).unwrap().read_at(&mut bytes, 0).unwrap();
+            for unit in bytes.as_chunks::<20>().0.iter().filter_map(Unit::decode) {
+                let (segment, at) = (unit.log_offset.0 / 4096 * 4096, (unit.log_offset.0 % 4096) as usize);
+                let record = RecordView::decode(&log[&segment][at..]).unwrap();
+                assert_eq!((record.log_offset, record.queue_id.0), (unit.log_offset, queue));
+                record.check_body().unwrap();
+            }
+        }
+    }
+}
+
 /// One life of a broker: appends, writes, syncs and flushes as chance has it. Returns what was confirmed per queue.
 fn live(store: &Store, chance: &mut Chance, confirmed: &mut BTreeMap<i32, i64>) {
     let mut sent: BTreeMap<i32, i64> = (0..3).map(|queue| (queue, read_all(store, queue))).collect();
     let mut waiting: Vec<(i32, i64, LogOffset)> = Vec::new();
+    let mut now = 0;
     for _ in 0..chance.below(60) {
         let mut stopped = false;
         match chance.below(10) {
@@ -159,7 +185,12 @@ fn live(store: &Store, chance: &mut Chance, confirmed: &mut BTreeMap<i32, i64>) 
             }
             6 | 7 => store.write(&mut Vec::new()),
             8 => drop(store.sync(&mut Vec::new())),
-            _ => drop(store.flush()),
+            _ if chance.below(3) == 0 => drop(store.flush()),
+            _ => {
+                // Sometimes long enough for a sync, sometimes for unloading.
+                now += [1_000, 10_000, 40_000, 200_000][chance.below(4) as usize];
+                drop(store.flush_due(Millis(now)));
+            }
         }
         let passed = store.confirmed();
         for (queue, number, _) in waiting.extract_if(.., |(_, _, end)| *end <= passed) {
@@ -186,6 +217,7 @@ fn under_sync_flush_nothing_confirmed_is_lost_by_power_cuts() {
             live(&store, &mut chance, &mut confirmed);
             drop(store);
             disk = disk.crash(Crash::Seeded(seed * 31 + life));
+            assert_entries_have_records(&disk);
         }
     }
 }
@@ -219,6 +251,7 @@ fn under_async_flush_a_power_cut_loses_a_suffix_only_and_offsets_stay_dense() {
             live(&store, &mut chance, &mut BTreeMap::new());
             drop(store);
             disk = disk.crash(Crash::Seeded(seed * 17 + life));
+            assert_entries_have_records(&disk);
         }
     }
 }
@@ -373,14 +406,14 @@ fn queues_whose_files_vanished_are_rebuilt_from_the_log() {
     }
     let store = open(&disk, FlushPolicy::Async);
     assert_eq!((read_all(&store, 0), read_all(&store, 1)), (21, 20));
-    assert_eq!(store.queue(TOPIC, QueueId(0)).unwrap().min(), QueueOffset(0));
+    assert_eq!(store.queue(TOPIC, QueueId(0)).unwrap().unwrap().min(), QueueOffset(0));
 }
 
 #[test]
 fn a_message_that_fits_no_segment_is_refused() {
     let disk = MemoryDisk::new();
     let store = open(&disk, FlushPolicy::Async);
-    let queue = store.queue_or_create(&TopicName::parse(TOPIC).unwrap(), QueueId(0));
+    let queue = store.queue_or_create(&TopicName::parse(TOPIC).unwrap(), QueueId(0)).unwrap();
     let body = vec![0; 5000];
     let host = "127.0.0.1:1".parse().unwrap();
     let record = Record {
@@ -410,7 +443,7 @@ fn the_offset_of_a_time_is_the_first_message_at_or_after_it() {
         append(&store, 0, number).unwrap();
     }
     store.write(&mut Vec::new());
-    let queue = store.queue(TOPIC, QueueId(0)).unwrap();
+    let queue = store.queue(TOPIC, QueueId(0)).unwrap().unwrap();
     for (time, offset) in [(0, 0), (1000, 0), (1007, 7), (1029, 29), (1030, 30)] {
         assert_eq!(store.offset_at(&queue, Millis(time)).unwrap(), QueueOffset(offset), "time {time}");
     }
@@ -425,7 +458,7 @@ fn forged(offsets: &[i64]) -> MemoryDisk {
         store.write(&mut Vec::new());
     }
     let mut units = Vec::new();
-    store.queue(TOPIC, QueueId(0)).unwrap().read(QueueOffset(0), offsets.len(), &mut units).unwrap();
+    store.queue(TOPIC, QueueId(0)).unwrap().unwrap().read(QueueOffset(0), offsets.len(), &mut units).unwrap();
     drop(store);
     for (unit, offset) in units.iter().zip(offsets) {
         let (segment, at) = (unit.log_offset.0 / 4096 * 4096, (unit.log_offset.0 % 4096) as u64);
@@ -443,7 +476,7 @@ fn a_log_with_odd_queue_offsets_still_opens_with_the_newest_run() {
         let disk = forged(offsets);
         for _ in 0..2 {
             let store = open(&disk, FlushPolicy::Async);
-            let queue = store.queue(TOPIC, QueueId(0)).unwrap();
+            let queue = store.queue(TOPIC, QueueId(0)).unwrap().unwrap();
             assert_eq!((queue.min().0, queue.max().0), (min, max), "{offsets:?}");
             store.flush().unwrap();
         }

@@ -220,7 +220,7 @@ impl World {
     /// All entries of all queues.
     fn units(&self) -> BTreeMap<(String, i32), Vec<Unit>> {
         let mut found = BTreeMap::new();
-        for queue in self.broker.store().queues().iter().filter(|queue| queue.max().0 > 0) {
+        for queue in self.broker.store().queues().unwrap().iter().filter(|queue| queue.max().0 > 0) {
             let mut units = Vec::new();
             while (units.len() as i64) < queue.max() - queue.min() {
                 let before = units.len();

@@ -11,6 +11,7 @@ mod flush;
 mod offset;
 mod order;
 mod pull;
+mod retention;
 mod scene_disk;
 mod script;
 mod send;

@@ -103,6 +103,79 @@ fn an_offset_behind_the_end_of_what_a_power_cut_left_is_taken_back() {
     "#]]);
 }
 
+/// RocketMQ #4771: consumer offsets were kept beyond a truncated log. Those of a group that comes late must not make it
+/// skip messages that took the places of the lost ones.
+#[test]
+fn rocketmq_4771_an_offset_of_lost_messages_is_taken_back_however_late_its_group_comes() {
+    check(expect![[r#"
+        create
+          | 0
+          | announce
+        sendV2 <- a
+          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sync
+        sendV2 <- b
+          | 0 msgId=0A00000100002A9F0000000000000099 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sendV2 <- c
+          | 0 msgId=0A00000100002A9F0000000000000132 queueId=0 queueOffset=2 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        heartbeat group=g
+          | 0 IS_SUPPORT_HEART_BEAT_V2=true IS_SUB_CHANGE=true
+          | c1: NOTIFY_CONSUMER_IDS_CHANGED consumerGroup=g
+          | announce
+        commit commitOffset=3
+          | 0
+        at 5000
+        power cut
+        sendV2 <- d
+          | 0 msgId=0A00000100002A9F0000000000000099 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sendV2 <- e
+          | 0 msgId=0A00000100002A9F0000000000000132 queueId=0 queueOffset=2 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sendV2 <- f
+          | 0 msgId=0A00000100002A9F00000000000001CB queueId=0 queueOffset=3 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sync
+        query
+          | 0 offset=1
+        pull queueOffset=1
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=4 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [1:d 2:e 3:f]
+    "#]]);
+}
+
+/// The same for a group that does not come before the broker is stopped and started once more.
+#[test]
+fn rocketmq_4771_offsets_of_lost_messages_are_taken_back_without_being_asked_for() {
+    check(expect![[r#"
+        create
+          | 0
+          | announce
+        sendV2 <- a
+          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sync
+        sendV2 <- b
+          | 0 msgId=0A00000100002A9F0000000000000099 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sendV2 <- c
+          | 0 msgId=0A00000100002A9F0000000000000132 queueId=0 queueOffset=2 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        heartbeat group=g
+          | 0 IS_SUPPORT_HEART_BEAT_V2=true IS_SUB_CHANGE=true
+          | c1: NOTIFY_CONSUMER_IDS_CHANGED consumerGroup=g
+          | announce
+        commit commitOffset=3
+          | 0
+        at 5000
+        power cut
+        sendV2 <- d
+          | 0 msgId=0A00000100002A9F0000000000000099 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sendV2 <- e
+          | 0 msgId=0A00000100002A9F0000000000000132 queueId=0 queueOffset=2 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sync
+        at 10000
+        file consumerOffset.json
+          | {"dataVersion":{"counter":2,"stateVersion":0,"timestamp":10000},"offsetTable":{"T@g":{"0":1}}}
+        stop
+        query
+          | 0 offset=1
+    "#]]);
+}
+
 #[test]
 fn states_are_kept_in_rocketmqs_files() {
     check(expect![[r#"

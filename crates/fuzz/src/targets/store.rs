@@ -140,7 +140,7 @@ fn open(disk: &Arc<MemoryDisk>) -> Result<(RecoveryReport, Vec<(String, i32, i64
     let shared: Arc<dyn Disk> = Arc::<MemoryDisk>::clone(disk);
     let (store, report) = Store::open(shared, options).map_err(|error| error.to_string())?;
     let mut found = Vec::new();
-    for queue in store.queues() {
+    for queue in store.queues().expect("a disk in memory reads") {
         let mut units = Vec::new();
         queue.read(queue.min(), 1000, &mut units).expect("a disk in memory reads");
         for (number, unit) in units.iter().enumerate() {

@@ -105,6 +105,36 @@ settings! {
     /// How much of what is stored is read and verified in the background; 0 is nothing.
     own "scrubBytesPerSecond" => scrub_bytes_per_second: u64 = 8 * 1024 * 1024, rule::bytes(0..=u64::MAX);
 
+    /// How long a file of the commit log stays after it was last written to.
+    "fileReservedTime" => file_reserved_hours: u64 = 72, rule::hours();
+
+    /// Hours of the day, in local time, in which files whose time is over are deleted.
+    "deleteWhen" => delete_hours: Vec<u8> = vec![4], rule::hours_of_day();
+
+    /// Time between two looks for files to delete.
+    "cleanResourceInterval" => clean_interval_ms: u64 = 10_000, rule::milliseconds();
+
+    /// Most files of the commit log that are deleted at one look.
+    "deleteFileBatchMax" => delete_files_max: u32 = 10, rule::count(1..=100_000);
+
+    /// Pause between two files.
+    "deleteCommitLogFilesInterval" => delete_pause_ms: u64 = 100, rule::milliseconds();
+
+    /// How full the disk may be before files whose time is over are deleted at any hour.
+    "diskMaxUsedSpaceRatio" => disk_used_percent_max: u32 = 75, percent_between_10_and_95();
+
+    /// How full the disk may be before files are deleted although their time is not over.
+    "diskSpaceCleanForciblyRatio" => disk_clean_percent: u32 = 85, percent_between_30_and_85();
+
+    /// How full the disk may be before sends are refused.
+    "diskSpaceWarningLevelRatio" => disk_warning_percent: u32 = 90, percent_between_35_and_90();
+
+    /// Whether files are deleted before their time is over.
+    "cleanFileForciblyEnable" => clean_forcibly: bool = true, rule::flag();
+
+    /// Whether a file is deleted before its time is over although some group has not consumed all of it.
+    own "deleteUnreadWhenDiskFull" => delete_unread: bool = false, rule::flag();
+
     /// Largest body of a message.
     "maxMessageSize" => message_bytes_max: u64 = 4 * 1024 * 1024, rule::bytes(1..=FRAME_BYTES_MAX);
 
@@ -192,6 +222,25 @@ fn consume_queue_file_bytes() -> Rule<u64> {
         let note = (value != bytes).then(|| format!("rounded up to {value}, whole entries of 20 bytes"));
         Ok(Reading { value, note })
     })
+}
+
+fn percent_between_10_and_95() -> Rule<u32> {
+    rule::percent().then(|given| clamped(given, 10, 95))
+}
+
+fn percent_between_30_and_85() -> Rule<u32> {
+    rule::percent().then(|given| clamped(given, 30, 85))
+}
+
+fn percent_between_35_and_90() -> Rule<u32> {
+    rule::percent().then(|given| clamped(given, 35, 90))
+}
+
+/// As RocketMQ does it: what is out of bounds counts as the nearest bound.
+fn clamped(given: u32, least: u32, most: u32) -> Result<Reading<u32>, Refusal> {
+    let value = given.clamp(least, most);
+    let note = (value != given).then(|| format!("{value} is used: the bounds are {least} and {most}"));
+    Ok(Reading { value, note })
 }
 
 fn register_interval_ms() -> Rule<u64> {

@@ -109,6 +109,28 @@ pub(super) fn seconds() -> Rule<u64> {
     number("a number of seconds", 1..=INT_MAX).unit("s")
 }
 
+/// A span of time, in hours.
+pub(super) fn hours() -> Rule<u64> {
+    number("a number of hours", 0..=1_000_000).unit("hours")
+}
+
+/// Hours of the day, separated by semicolons.
+pub(super) fn hours_of_day() -> Rule<Vec<u8>> {
+    Rule::new(
+        "hours of the day, such as 04 or 04;16",
+        |hours| hours.iter().map(|hour| format!("{hour:02}")).collect::<Vec<_>>().join(";"),
+        |text| {
+            let words = text.split(';').map(str::trim).filter(|word| !word.is_empty());
+            words.map(|word| word.parse().ok().filter(|hour| *hour < 24)).collect()
+        },
+    )
+}
+
+/// A share in percent.
+pub(super) fn percent() -> Rule<u32> {
+    number("a percentage", 0..=100).unit("%")
+}
+
 /// A size of at least so many bytes.
 pub(super) fn bytes(range: RangeInclusive<u64>) -> Rule<u64> {
     number("a number of bytes", *range.start()..=(*range.end()).min(INT_MAX)).unit("bytes")

@@ -81,11 +81,8 @@ pub(super) const BROKER: &[Group] = &[
             wakeFlushWhenPutMessage enableRunningFlagsInFlush",
     },
     Group {
-        reason: "retention is not part of this version: nothing is deleted yet, and no disk threshold acts",
-        keys: "deleteWhen fileReservedTime diskMaxUsedSpaceRatio diskSpaceWarningLevelRatio
-            diskSpaceCleanForciblyRatio cleanFileForciblyEnable cleanResourceInterval
-            deleteCommitLogFilesInterval deleteConsumeQueueFilesInterval deleteFileBatchMax
-            maxBatchDeleteFilesNum destroyMapedFileIntervalForcibly redeleteHangedFileInterval
+        reason: "retention knows the ages, hours and ratios of the commit log only",
+        keys: "deleteConsumeQueueFilesInterval maxBatchDeleteFilesNum destroyMapedFileIntervalForcibly redeleteHangedFileInterval
             logicalDiskSpaceCleanForciblyThreshold replicasPerDiskPartition
             correctLogicMinOffsetSleepInterval correctLogicMinOffsetForceInterval enableCleanExpiredOffset",
     },

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use cometmq_broker::{Broker, BrokerConfig, ColdPull, Effects, Turn};
+use cometmq_broker::retention::RetentionRules;
 use cometmq_protocol::{ConnectionId, Frame};
 use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions};
 use cometmq_store::scrub::{ScrubCursor, ScrubStep};
@@ -52,6 +53,7 @@ pub(super) struct Shell {
     housekeeping: Signal,
     flushing: Signal,
     scrubbing: Signal,
+    retention: RetentionRules,
 }
 
 /// Wakes a thread: because there is work, or because it is to end.
@@ -129,6 +131,7 @@ impl BrokerRole {
             housekeeping: Signal::default(),
             flushing: Signal::default(),
             scrubbing: Signal::default(),
+            retention: retention_rules(settings),
         });
         let threads = spawn_threads(&shell, settings)?;
         let registration = Registration::new(Arc::clone(&shell), settings, name_servers.clone());
@@ -252,8 +255,11 @@ impl Shell {
 
     fn flush_loop(&self) {
         while self.flushing.wait(QUEUE_FLUSH) {
-            if let Err(error) = self.broker.store().flush() {
+            if let Err(error) = self.broker.store().flush_due(clock::now()) {
                 tracing::error!(%error, "consume queues not flushed; the next start takes longer");
+            }
+            if let Err(error) = self.broker.retain(clock::now(), clock::local_hour(), &self.retention) {
+                tracing::error!(%error, "old messages not deleted, tried again");
             }
         }
     }
@@ -389,6 +395,22 @@ fn broker_config(settings: &BrokerSettings, advertised: SocketAddr) -> BrokerCon
         offset_save_interval_ms: millis(settings.offset_save_interval_ms),
         memory_bytes: machine::memory_bytes(),
         process_id: std::process::id(),
+    }
+}
+
+fn retention_rules(settings: &BrokerSettings) -> RetentionRules {
+    let millis = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    RetentionRules {
+        reserved_ms: millis(settings.file_reserved_hours * 3_600_000),
+        hours: settings.delete_hours.clone(),
+        round_ms: millis(settings.clean_interval_ms),
+        segments_per_round: settings.delete_files_max,
+        pause_ms: millis(settings.delete_pause_ms),
+        used_percent: settings.disk_used_percent_max,
+        force_percent: settings.disk_clean_percent,
+        refuse_percent: settings.disk_warning_percent,
+        force: settings.clean_forcibly,
+        force_unread: settings.delete_unread,
     }
 }
 

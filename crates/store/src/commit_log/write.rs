@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::tail::Batch;
-use super::{AppendError, CommitLog, POISONED, Segment};
+use super::{AppendError, CommitLog, POISONED, Place, Segment};
 use crate::disk::{self, DiskError};
 use crate::dispatch::Dispatch;
 use crate::segments;
@@ -172,8 +172,8 @@ impl CommitLog {
         while segments.len() > 1
             && let Some(last) = segments.pop_if(|segment| segment.base >= self.written().0)
         {
-            self.disk.remove_file(last.file.path())?;
-            if let Some(directory) = last.file.path().parent() {
+            self.disk.remove_file(&last.path)?;
+            if let Some(directory) = last.path.parent() {
                 self.disk.sync_directory(directory)?;
             }
         }
@@ -183,17 +183,19 @@ impl CommitLog {
     /// The segment that holds `offset`, made when it does not exist yet.
     fn segment_for_write(&self, offset: i64) -> Result<Segment, DiskError> {
         let base = offset - offset % self.options.segment_bytes;
-        if let Some(segment) = self.segment(offset) {
+        if let Some(segment) = self.open_segment(offset)? {
+            self.hold(&segment);
             return Ok(segment);
         }
         let number = (base / self.options.segment_bytes) as usize;
         let directory = &self.options.directories[number % self.options.directories.len()];
-        let file = self.disk.open(&directory.join(segments::name(base)), true)?;
+        let path = directory.join(segments::name(base));
+        let file = self.disk.open(&path, true)?;
         file.set_len(self.options.segment_bytes as u64)?;
         file.sync()?;
         self.disk.sync_directory(directory)?;
-        let segment = Segment { base, file };
-        self.segments.write().expect(POISONED).push(segment.clone());
-        Ok(segment)
+        let place = Place { base, path, held: Some(Arc::clone(&file)) };
+        self.segments.write().expect(POISONED).push(place);
+        Ok(Segment { base, file })
     }
 }

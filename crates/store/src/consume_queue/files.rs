@@ -1,148 +1,69 @@
 //! The files of all consume queues: `consumequeue/TOPIC/QUEUE/` with segments of 20-byte units.
+//!
+//! Here entries are read and written at known places; where a queue begins and ends is found in [`super::load`].
 
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use cometmq_protocol::names::TopicName;
-use cometmq_protocol::{LogOffset, QueueId, QueueOffset};
+use cometmq_protocol::{QueueId, QueueOffset};
 
-use super::{POISONED, UNIT_BYTES, Unit};
+use super::unsynced::Unsynced;
+use super::{UNIT_BYTES, Unit};
 use crate::commit_log::Patience;
 use crate::disk::{self, Disk, DiskError, DiskFile};
-use crate::segments::{self, Found, SegmentError};
+use crate::segments::{self, OpenFiles};
 
 /// Files kept open at most; any other is opened anew when it is needed.
-const OPEN_FILES_MAX: usize = 256;
-
-/// The queue's directory, the topic's and the root of all may be as new as a file.
-const DIRECTORIES_PER_QUEUE: usize = 3;
+const OPEN_FILES_MAX: usize = 1024;
 
 /// Where the consume queues are and how large their files are.
 #[derive(Debug)]
 pub(crate) struct QueueFiles {
-    disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     root: PathBuf,
-    file_bytes: i64,
-    open: Mutex<HashMap<FileKey, Arc<dyn DiskFile>>>,
+    pub(super) file_bytes: i64,
+    open: OpenFiles<FileKey>,
 }
 
 /// A file by topic, queue and stream position of its first byte.
 type FileKey = (TopicName, QueueId, i64);
 
-/// An open file.
-struct Opened {
-    file: Arc<dyn DiskFile>,
-    /// It was just made.
-    is_new: bool,
-}
-
-/// What the files say of a queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Loaded {
-    pub min: QueueOffset,
-    pub max: QueueOffset,
-}
-
 impl QueueFiles {
     pub fn new(disk: Arc<dyn Disk>, root: PathBuf, file_bytes: i64) -> QueueFiles {
         assert!(file_bytes > 0 && file_bytes % UNIT_BYTES == 0, "queue files hold whole units");
-        QueueFiles { disk, root, file_bytes, open: Mutex::new(HashMap::new()) }
+        QueueFiles { disk, root, file_bytes, open: OpenFiles::new(OPEN_FILES_MAX) }
     }
 
     /// Topics and queue numbers that have a directory. Directories of other names are left alone.
     pub fn list(&self) -> Result<Vec<(TopicName, QueueId)>, DiskError> {
         let mut queues = Vec::new();
-        for topic in self.disk.list(&self.root)?.into_iter().filter(|entry| entry.is_directory) {
-            let Ok(name) = TopicName::parse(&topic.name) else { continue };
-            for queue in self.disk.list(&self.root.join(&topic.name))? {
-                match queue.name.parse::<i32>() {
-                    Ok(id) if queue.is_directory && id >= 0 => queues.push((name.clone(), QueueId(id))),
-                    _ => {}
-                }
-            }
+        for topic in self.topics()? {
+            queues.extend(self.ids(&topic)?.into_iter().map(|id| (topic.clone(), id)));
         }
         Ok(queues)
     }
 
-    /// Finds the ends of a queue, and cuts off the entries of records at `log_cut` and beyond: they are entered anew
-    /// from the log. Entries of records before `log_start` count as expired.
-    pub fn load(
+    /// Topics that have a directory.
+    pub fn topics(&self) -> Result<Vec<TopicName>, DiskError> {
+        let entries = self.disk.list(&self.root)?.into_iter().filter(|entry| entry.is_directory);
+        Ok(entries.filter_map(|entry| TopicName::parse(&entry.name).ok()).collect())
+    }
+
+    /// Numbers of a topic's queues that have a directory.
+    pub fn ids(&self, topic: &TopicName) -> Result<Vec<QueueId>, DiskError> {
+        let entries = self.disk.list(&self.root.join(topic.as_str()))?;
+        let ids =
+            entries.into_iter().filter(|entry| entry.is_directory).filter_map(|e| e.name.parse::<i32>().ok());
+        Ok(ids.filter(|id| *id >= 0).map(QueueId).collect())
+    }
+
+    pub(super) fn unit(
         &self,
         topic: &TopicName,
         id: QueueId,
-        log_start: LogOffset,
-        log_cut: LogOffset,
-    ) -> Result<Loaded, SegmentError> {
-        let found = segments::find(
-            &*self.disk,
-            &self.directory(topic, id),
-            self.file_bytes as u64,
-            "mappedFileSizeConsumeQueue",
-        )?;
-        let Some(first) = found.first() else { return Ok(Loaded::default()) };
-        let begin = first.base / UNIT_BYTES;
-        let mut end = begin;
-        for file in found.iter().rev() {
-            end = self.end_of(topic, id, file)?;
-            if end > file.base / UNIT_BYTES {
-                break;
-            }
-        }
-        let before_cut =
-            |unit: Option<Unit>| unit.is_some_and(|unit| unit.log_offset < log_cut && !unit.is_filler());
-        let written = end;
-        while end > begin && !before_cut(self.unit(topic, id, end - 1)?) {
-            end -= 1;
-        }
-        if end == begin {
-            // Nothing is left: the queue begins wherever its next message says.
-            self.open.lock().expect(POISONED).clear();
-            found.iter().try_for_each(|file| self.disk.remove_file(&file.path))?;
-            self.disk.sync_directory(&self.directory(topic, id))?;
-            return Ok(Loaded::default());
-        }
-        if end < written {
-            self.clear(topic, id, end, written)?;
-        }
-        let min = self.first_at_or_after(topic, id, begin, end, log_start)?;
-        Ok(Loaded { min: QueueOffset(min), max: QueueOffset(end) })
-    }
-
-    /// The end of the units in one file: they begin at its start and the rest is zeros, apart from the last ones
-    /// before a crash, which the caller looks at one by one.
-    fn end_of(&self, topic: &TopicName, id: QueueId, file: &Found) -> Result<i64, DiskError> {
-        let (mut low, mut high) = (file.base / UNIT_BYTES, (file.base + self.file_bytes) / UNIT_BYTES);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.unit(topic, id, middle)? {
-                Some(_) => low = middle + 1,
-                None => high = middle,
-            }
-        }
-        Ok(low)
-    }
-
-    fn first_at_or_after(
-        &self,
-        topic: &TopicName,
-        id: QueueId,
-        begin: i64,
-        end: i64,
-        log_start: LogOffset,
-    ) -> Result<i64, DiskError> {
-        let (mut low, mut high) = (begin, end);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.unit(topic, id, middle)? {
-                Some(unit) if unit.log_offset >= log_start && !unit.is_filler() => high = middle,
-                _ => low = middle + 1,
-            }
-        }
-        Ok(low)
-    }
-
-    fn unit(&self, topic: &TopicName, id: QueueId, offset: i64) -> Result<Option<Unit>, DiskError> {
+        offset: i64,
+    ) -> Result<Option<Unit>, DiskError> {
         let mut units = Vec::with_capacity(1);
         self.read(topic, id, QueueOffset(offset), 1, &mut units)?;
         Ok(units.pop())
@@ -173,7 +94,7 @@ impl QueueFiles {
     ) -> Result<bool, DiskError> {
         let position = offset.0 * UNIT_BYTES;
         let base = position - position % self.file_bytes;
-        let Some(Opened { file, .. }) = self.file(topic, id, base, false)? else { return Ok(true) };
+        let Some(file) = self.file(topic, id, base)? else { return Ok(true) };
         let bytes = (count as i64 * UNIT_BYTES).min(base + self.file_bytes - position);
         let mut buffer = vec![0; bytes as usize];
         let at = (position - base) as u64;
@@ -189,14 +110,14 @@ impl QueueFiles {
         Ok(true)
     }
 
-    /// Writes entries from `offset` on, filling a first file up to there.
+    /// Writes entries from `offset` on, filling a first file up to there. What is to be synced is added to `unsynced`.
     pub fn write(
         &self,
         topic: &TopicName,
         id: QueueId,
         offset: QueueOffset,
         units: &[Unit],
-        touched: &mut Vec<Arc<dyn DiskFile>>,
+        unsynced: &mut Unsynced,
     ) -> Result<(), DiskError> {
         let mut position = offset.0 * UNIT_BYTES;
         let mut rest = units;
@@ -204,28 +125,38 @@ impl QueueFiles {
             let base = position - position % self.file_bytes;
             let room = ((base + self.file_bytes - position) / UNIT_BYTES) as usize;
             let (now, later) = rest.split_at(room.min(rest.len()));
-            let Opened { file, is_new } =
-                self.file(topic, id, base, true)?.expect("a file that may be created is there");
-            if is_new && position > base {
-                let fillers = ((position - base) / UNIT_BYTES) as usize;
-                disk::write_all_at(&*file, &Unit::FILLER.encode().repeat(fillers), 0)?;
-            }
+            let file = self.file_for_write(topic, id, base, position, unsynced)?;
             let bytes: Vec<u8> = now.iter().flat_map(Unit::encode).collect();
             disk::write_all_at(&*file, &bytes, (position - base) as u64)?;
-            touched.push(file);
+            unsynced.add_file(&file)?;
             position += bytes.len() as i64;
             rest = later;
         }
         Ok(())
     }
 
+    /// Writes an entry anew, durably, where it already has its place.
+    pub fn repair(
+        &self,
+        topic: &TopicName,
+        id: QueueId,
+        offset: QueueOffset,
+        unit: Unit,
+    ) -> Result<(), DiskError> {
+        let position = offset.0 * UNIT_BYTES;
+        let base = position - position % self.file_bytes;
+        let Some(file) = self.file(topic, id, base)? else { return Ok(()) };
+        disk::write_all_at(&*file, &unit.encode(), (position - base) as u64)?;
+        file.sync()
+    }
+
     /// Zeros the entries `from..to`, so that nothing stale is found behind the end.
-    fn clear(&self, topic: &TopicName, id: QueueId, from: i64, to: i64) -> Result<(), DiskError> {
+    pub fn clear(&self, topic: &TopicName, id: QueueId, from: i64, to: i64) -> Result<(), DiskError> {
         let mut position = from * UNIT_BYTES;
         while position < to * UNIT_BYTES {
             let base = position - position % self.file_bytes;
             let until = (base + self.file_bytes).min(to * UNIT_BYTES);
-            if let Some(Opened { file, .. }) = self.file(topic, id, base, false)? {
+            if let Some(file) = self.file(topic, id, base)? {
                 disk::write_all_at(&*file, &vec![0; (until - position) as usize], (position - base) as u64)?;
                 file.sync()?;
             }
@@ -234,44 +165,85 @@ impl QueueFiles {
         Ok(())
     }
 
-    /// The file at `base`; `None` when it does not exist and may not be made.
+    /// The queue's directory and those above it that may be as new as a file in it.
+    pub fn directories(&self, topic: &TopicName, id: QueueId) -> [PathBuf; 3] {
+        [self.directory(topic, id), self.root.join(topic.as_str()), self.root.clone()]
+    }
+
+    pub(super) fn directory(&self, topic: &TopicName, id: QueueId) -> PathBuf {
+        self.root.join(topic.as_str()).join(id.to_string())
+    }
+
+    /// Closes the files of a queue: it is unloaded, or they are removed.
+    pub fn close(&self, topic: &TopicName, id: QueueId) {
+        self.open.close(|(of, number, _)| (of, *number) == (topic, id));
+    }
+
+    /// The file at `base`; `None` when there is none.
     fn file(
         &self,
         topic: &TopicName,
         id: QueueId,
         base: i64,
-        create: bool,
-    ) -> Result<Option<Opened>, DiskError> {
+    ) -> Result<Option<Arc<dyn DiskFile>>, DiskError> {
         let key = (topic.clone(), id, base);
-        if let Some(file) = self.open.lock().expect(POISONED).get(&key) {
-            return Ok(Some(Opened { file: Arc::clone(file), is_new: false }));
+        if let Some(file) = self.open.get(&key) {
+            return Ok(Some(file));
         }
-        let directory = self.directory(topic, id);
-        let path = directory.join(segments::name(base));
-        if !create && !self.disk.exists(&path)? {
-            return Ok(None);
-        }
-        self.disk.create_directory(&directory)?;
-        let file = self.disk.open(&path, create)?;
-        // A file gets its length last: one without is not yet certain to be found again.
-        let is_new = file.len()? == 0;
-        if is_new {
-            for directory in directory.ancestors().take(DIRECTORIES_PER_QUEUE) {
-                self.disk.sync_directory(directory)?;
+        let path = self.directory(topic, id).join(segments::name(base));
+        match self.disk.open(&path, false) {
+            Err(error) if error.kind == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+            Ok(file) => {
+                self.open.insert(key, Arc::clone(&file));
+                Ok(Some(file))
             }
-            file.set_len(self.file_bytes as u64)?;
         }
-        let mut open = self.open.lock().expect(POISONED);
-        if open.len() >= OPEN_FILES_MAX {
-            // Any one will do: what is used next is opened again for a few microseconds.
-            let victim = open.keys().next().cloned();
-            victim.map(|victim| open.remove(&victim));
-        }
-        open.insert(key, Arc::clone(&file));
-        Ok(Some(Opened { file, is_new }))
     }
 
-    fn directory(&self, topic: &TopicName, id: QueueId) -> PathBuf {
-        self.root.join(topic.as_str()).join(id.to_string())
+    /// The file at `base`, made if need be. One that has nothing before `position` is filled up to there.
+    fn file_for_write(
+        &self,
+        topic: &TopicName,
+        id: QueueId,
+        base: i64,
+        position: i64,
+        unsynced: &mut Unsynced,
+    ) -> Result<Arc<dyn DiskFile>, DiskError> {
+        let key = (topic.clone(), id, base);
+        if let Some(file) = self.open.get(&key) {
+            return Ok(file);
+        }
+        let [directory, above, root] = self.directories(topic, id);
+        let path = directory.join(segments::name(base));
+        let file = match self.disk.open(&path, false) {
+            Err(error) if error.kind == std::io::ErrorKind::NotFound => {
+                if !self.disk.exists(&directory)? {
+                    let topic_is_new = !self.disk.exists(&above)?;
+                    self.disk.create_directory(&directory)?;
+                    unsynced.add_directory(&above)?;
+                    if topic_is_new {
+                        unsynced.add_directory(&root)?;
+                    }
+                }
+                self.disk.open(&path, true)?
+            }
+            file => file?,
+        };
+        if file.len()? == 0 {
+            unsynced.add_directory(&directory)?;
+            file.set_len(self.file_bytes as u64)?;
+        }
+        if position > base {
+            let mut first = [0; UNIT_BYTES as usize];
+            disk::read_full_at(&*file, &mut first, 0)?;
+            if Unit::decode(&first).is_none() {
+                let fillers = ((position - base) / UNIT_BYTES) as usize;
+                disk::write_all_at(&*file, &Unit::FILLER.encode().repeat(fillers), 0)?;
+            }
+        }
+        // Kept open only now: after an error above it is looked at anew.
+        self.open.insert(key, Arc::clone(&file));
+        Ok(file)
     }
 }

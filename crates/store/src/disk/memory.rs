@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{Disk, DiskError, DiskFile, DiskLock, Entry, Space};
+use super::{Disk, DiskError, DiskFile, DiskLock, Entry, Space, Volume};
 
 /// Bytes that a disk writes at once or not at all.
 const SECTOR_BYTES: usize = 512;
@@ -48,6 +48,7 @@ struct Shared {
     durable_names: BTreeMap<PathBuf, Arc<Content>>,
     calls: u64,
     fault: Option<(u64, Fault)>,
+    space: Option<Space>,
     locked: Vec<(PathBuf, Arc<AtomicBool>)>,
 }
 
@@ -60,6 +61,14 @@ struct Bytes {
     durable: Vec<u8>,
     /// Changes since the last sync, in order.
     unsynced: Vec<Change>,
+}
+
+impl Bytes {
+    /// What was written is durable.
+    fn settle(&mut self) {
+        let unsynced = std::mem::take(&mut self.unsynced);
+        unsynced.iter().for_each(|change| change.apply(&mut self.durable));
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -93,6 +102,11 @@ impl MemoryDisk {
     pub fn fail_nth(&self, n: u64, fault: Fault) {
         let mut shared = self.shared();
         shared.fault = Some((shared.calls + n, fault));
+    }
+
+    /// What the disk says from now on of the room that it has.
+    pub fn set_space(&self, space: Space) {
+        self.shared().space = Some(space);
     }
 
     /// Calls that could have failed so far.
@@ -272,7 +286,44 @@ impl Disk for MemoryDisk {
     }
 
     fn space(&self, _path: &Path) -> Result<Space, DiskError> {
-        Ok(Space { total: 1 << 40, available: 1 << 39 })
+        Ok(self.shared().space.unwrap_or(Space { total: 1 << 40, available: 1 << 39 }))
+    }
+
+    fn volume(&self, directory: &Path) -> Result<Option<Arc<dyn Volume>>, DiskError> {
+        Ok(Some(Arc::new(MemoryVolume { disk: self.clone(), directory: directory.to_owned() })))
+    }
+}
+
+/// Everything below a directory. A sync of it is one call.
+#[derive(Debug)]
+struct MemoryVolume {
+    disk: MemoryDisk,
+    directory: PathBuf,
+}
+
+impl Volume for MemoryVolume {
+    fn sync(&self) -> Result<(), DiskError> {
+        let failed = self.disk.try_call("sync the file system of", &self.directory).err();
+        let mut shared = self.disk.shared();
+        let below: Vec<(PathBuf, Arc<Content>)> = shared
+            .names
+            .iter()
+            .filter(|(path, _)| path.starts_with(&self.directory))
+            .map(|(path, content)| (path.clone(), Arc::clone(content)))
+            .collect();
+        if let Some(error) = failed {
+            // As after a failed sync of each of the files.
+            for (_, content) in below {
+                content.0.lock().expect("no test panics inside").unsynced.clear();
+            }
+            return Err(error);
+        }
+        shared.durable_names.retain(|path, _| !path.starts_with(&self.directory));
+        for (path, content) in below {
+            content.0.lock().expect("no test panics inside").settle();
+            shared.durable_names.insert(path, content);
+        }
+        Ok(())
     }
 }
 
@@ -332,10 +383,7 @@ impl DiskFile for MemoryFile {
             self.bytes().unsynced.clear();
             return Err(error);
         }
-        let mut bytes = self.bytes();
-        let unsynced = std::mem::take(&mut bytes.unsynced);
-        let durable = &mut bytes.durable;
-        unsynced.iter().for_each(|change| change.apply(durable));
+        self.bytes().settle();
         Ok(())
     }
 

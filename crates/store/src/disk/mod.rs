@@ -59,7 +59,7 @@ pub struct Entry {
 /// Bytes of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
-    /// All of it.
+    /// What is used, and what this process may still use.
     pub total: u64,
     /// What this process may still use.
     pub available: u64,
@@ -94,6 +94,20 @@ pub trait Disk: Send + Sync + fmt::Debug {
 
     /// Room on the file system that holds `path`.
     fn space(&self, path: &Path) -> Result<Space, DiskError>;
+
+    /// A handle that makes everything below `directory` durable at once; `None` where the file system is not known to
+    /// do that.
+    fn volume(&self, directory: &Path) -> Result<Option<Arc<dyn Volume>>, DiskError> {
+        let _ = directory;
+        Ok(None)
+    }
+}
+
+/// The file system below a directory.
+pub trait Volume: Send + Sync + fmt::Debug {
+    /// Makes all files and names below the directory durable, also those whose handles are closed. An error may be
+    /// that of any write since this handle was opened, and is told once, as by [`DiskFile::sync`].
+    fn sync(&self) -> Result<(), DiskError>;
 }
 
 /// A lock on a file, held until dropped.

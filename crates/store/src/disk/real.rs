@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 
-use super::{Disk, DiskError, DiskFile, DiskLock, Entry, Space};
+use super::{Disk, DiskError, DiskFile, DiskLock, Entry, Space, Volume};
 
 /// Reading without waiting is not offered here, by the kernel or by a file system: from then on reads are plain ones.
 static CANNOT_TELL: AtomicBool = AtomicBool::new(false);
@@ -113,7 +113,38 @@ impl Disk for RealDisk {
     fn space(&self, path: &Path) -> Result<Space, DiskError> {
         let stat =
             rustix::fs::statvfs(path).map_err(|errno| DiskError::new("measure", path, &errno.into()))?;
-        Ok(Space { total: stat.f_blocks * stat.f_frsize, available: stat.f_bavail * stat.f_frsize })
+        // What is kept back for the superuser is neither used nor available.
+        let used = stat.f_blocks.saturating_sub(stat.f_bfree);
+        Ok(Space { total: (used + stat.f_bavail) * stat.f_frsize, available: stat.f_bavail * stat.f_frsize })
+    }
+
+    fn volume(&self, directory: &Path) -> Result<Option<Arc<dyn Volume>>, DiskError> {
+        let failed = |error: io::Error| DiskError::new("open", directory, &error);
+        let handle = File::open(directory).map_err(failed)?;
+        let stat = rustix::fs::fstatfs(&handle).map_err(|errno| failed(errno.into()))?;
+        if !SYNCED_AS_A_WHOLE.contains(&(stat.f_type as u64)) {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(RealVolume { handle, path: directory.to_owned() })))
+    }
+}
+
+/// File systems whose `syncfs` makes all data and names durable: ext2 to ext4, XFS, Btrfs, F2FS, bcachefs, ZFS, tmpfs
+/// (which promises nothing anyway). Others may answer without doing it, such as those that live in another process.
+const SYNCED_AS_A_WHOLE: [u64; 7] =
+    [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0xCA45_1A4E, 0x2FC1_2FC1, 0x0102_1994];
+
+#[derive(Debug)]
+struct RealVolume {
+    /// Opened before what is to be made durable is written: the kernel tells errors since then.
+    handle: File,
+    path: PathBuf,
+}
+
+impl Volume for RealVolume {
+    fn sync(&self) -> Result<(), DiskError> {
+        rustix::fs::syncfs(&self.handle)
+            .map_err(|errno| DiskError::new("sync the file system of", &self.path, &errno.into()))
     }
 }
 

@@ -58,7 +58,7 @@ impl Expected {
     /// Compares them with the queues of `store`, and writes anew what differs.
     pub fn verify(&self, store: &Store, round: &mut ScrubRound) -> Result<(), DiskError> {
         for (topic, id, entries) in self.iter() {
-            let Some(queue) = store.queue(topic, id) else { continue };
+            let Some(queue) = store.queue(topic, id)? else { continue };
             let mut rest = entries;
             while let Some((first, _)) = rest.first() {
                 let neighbours =

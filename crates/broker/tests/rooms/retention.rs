@@ -1,0 +1,233 @@
+//! Retention: `storage.md` "Clean-up", and what differs on purpose.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use cometmq_broker::retention::RetentionRules;
+use cometmq_broker::{Broker, Effects, Turn};
+use cometmq_protocol::{Header, Millis, QueueId};
+use cometmq_store::disk::Space;
+use cometmq_store::{FlushPolicy, MemoryDisk};
+
+use crate::script::{config, frame, frames, peer, store_options};
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// So long after the last message the first segment is 72 hours old, and no other: each takes fifty minutes.
+const OLD_MS: i64 = 68 * HOUR_MS + HOUR_MS / 2;
+
+/// As RocketMQ has them by default.
+fn rules() -> RetentionRules {
+    RetentionRules {
+        reserved_ms: 72 * HOUR_MS,
+        hours: vec![4],
+        round_ms: 10_000,
+        segments_per_round: 10,
+        pause_ms: 100,
+        used_percent: 75,
+        force_percent: 85,
+        refuse_percent: 90,
+        force: true,
+        force_unread: false,
+    }
+}
+
+struct Scene {
+    disk: MemoryDisk,
+    broker: Broker,
+    now: i64,
+}
+
+impl Scene {
+    /// A broker with six segments, full of messages of topic T, one each ten minutes.
+    fn new() -> Scene {
+        let disk = MemoryDisk::new();
+        let opened =
+            Broker::open(Arc::new(disk.clone()), store_options(FlushPolicy::Async), config(), Millis(0));
+        let mut scene = Scene { disk, broker: opened.unwrap().0, now: 0 };
+        while scene.broker.store().log().written().0 < 5 * 256 * 1024 + 100_000 {
+            assert_eq!(scene.ask("sendV2", &["e=0"], "50000*x").0, 0);
+            scene.now += 10 * 60_000;
+        }
+        scene.settle();
+        scene
+    }
+
+    fn settle(&self) {
+        self.broker.sync(&mut Effects::default()).unwrap();
+        self.broker.store().flush().unwrap();
+    }
+
+    /// Asks for something; gives code, remark and offset.
+    fn ask(&self, name: &str, words: &[&str], body: &str) -> (i32, String, Option<i64>) {
+        let mut out = BytesMut::new();
+        let mut turn = Turn::new(Millis(self.now), peer(1), &mut out);
+        let mut effects = Effects::default();
+        self.broker.handle(&mut turn, &frame(name, words, body, 7), &mut effects).unwrap();
+        self.broker.finish(turn, &mut effects);
+        let replies = frames(out.freeze());
+        let header = Header::decode(&replies[0]).unwrap();
+        let fields = header.fields.clone().unwrap_or_default();
+        let remark = header.remark.clone().unwrap_or_default().into_owned();
+        (header.code, remark, fields.get("offset").map(|offset| offset.parse().unwrap()))
+    }
+
+    fn full(&self, percent: u64) {
+        self.disk.set_space(Space { total: 100, available: 100 - percent });
+    }
+
+    /// A round of deleting; returns how many segments are left.
+    fn round(&mut self, hour: u8, rules: &RetentionRules) -> usize {
+        for _ in 0..10 {
+            self.now += 1000;
+            self.broker.retain(Millis(self.now), hour, rules).unwrap();
+        }
+        self.segments()
+    }
+
+    fn segments(&self) -> usize {
+        let log = self.broker.store().log();
+        ((log.written().0 - log.start().0) as usize).div_ceil(256 * 1024)
+    }
+
+    fn min(&self) -> i64 {
+        self.ask("min", &[], "").2.unwrap()
+    }
+}
+
+#[test]
+fn at_its_hour_goes_what_was_not_written_for_the_reserved_time() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.segments(), 6);
+    assert_eq!(scene.round(4, &rules()), 6, "nothing is that old");
+    scene.now += OLD_MS;
+    assert_eq!(scene.round(4, &rules()), 5, "the first segment is");
+    scene.now += 10 * HOUR_MS;
+    assert_eq!(scene.round(3, &rules()), 5, "not at another hour");
+    assert_eq!(scene.round(4, &rules()), 1, "the last one stays");
+    assert!(scene.min() > 20);
+    let (code, remark, _) = scene.ask("pull", &["queueOffset=0"], "");
+    assert_eq!((code, remark.as_str()), (21, "OFFSET_TOO_SMALL"));
+}
+
+#[test]
+fn a_filling_disk_lets_old_segments_go_at_any_hour_and_a_full_one_younger_ones() {
+    let mut scene = Scene::new();
+    scene.full(75);
+    assert_eq!(scene.round(0, &rules()), 6);
+    scene.full(80);
+    assert_eq!(scene.round(0, &rules()), 6, "filling, and nothing is old enough");
+    scene.now += OLD_MS;
+    assert_eq!(scene.round(0, &rules()), 5, "one is");
+    scene.full(86);
+    assert_eq!(scene.round(0, &RetentionRules { force: false, ..rules() }), 5);
+    let one = RetentionRules { segments_per_round: 1, ..rules() };
+    assert_eq!(scene.round(0, &one), 4, "one in a round");
+    assert_eq!(scene.round(0, &rules()), 1);
+    assert!(scene.min() > 20);
+}
+
+#[test]
+fn segments_go_one_by_one_with_a_pause_between() {
+    let mut scene = Scene::new();
+    scene.full(86);
+    let slow = RetentionRules { pause_ms: 4000, ..rules() };
+    assert_eq!(scene.round(0, &slow), 3, "at once, after four and after eight seconds");
+}
+
+/// RocketMQ deletes at 85 % whether or not anyone has consumed it.
+#[test]
+fn what_a_group_has_not_consumed_stays_when_the_disk_is_full_unless_the_settings_say_otherwise() {
+    let mut scene = Scene::new();
+    scene.ask("heartbeat", &["group=g"], "");
+    assert_eq!(scene.ask("commit", &["commitOffset=7"], "").0, 0);
+    scene.full(89);
+    assert_eq!(scene.round(0, &rules()), 5, "the first one is consumed");
+    assert!(scene.min() <= 7, "what the group wants next is there");
+    assert_eq!(scene.ask("commit", &["commitOffset=12"], "").0, 0);
+    assert_eq!(scene.round(0, &rules()), 4);
+    assert!(scene.min() <= 12);
+    assert_eq!(scene.round(0, &RetentionRules { force_unread: true, ..rules() }), 1);
+    assert!(scene.min() > 12);
+}
+
+#[test]
+fn sends_are_refused_while_the_disk_is_too_full_and_taken_again_when_it_is_not() {
+    let mut scene = Scene::new();
+    scene.full(91);
+    let keep = RetentionRules { force: false, ..rules() };
+    scene.round(0, &keep);
+    let (code, remark, _) = scene.ask("sendV2", &[], "refused");
+    assert_eq!(code, 14);
+    assert!(remark.contains("91 %") && remark.contains("diskSpaceWarningLevelRatio"), "{remark}");
+    assert_eq!(scene.ask("pull", &["queueOffset=3"], "").0, 0, "reading goes on");
+    scene.full(90);
+    scene.round(0, &keep);
+    assert_eq!(scene.ask("sendV2", &[], "taken").0, 0);
+}
+
+#[test]
+fn expired_segments_go_on_demand() {
+    let mut scene = Scene::new();
+    scene.now += 73 * HOUR_MS;
+    assert_eq!(scene.round(0, &rules()), 6);
+    assert_eq!(scene.ask("329", &[], "").0, 0);
+    assert!(scene.round(0, &rules()) < 6);
+}
+
+#[test]
+fn queues_of_which_nothing_is_left_go_on_demand_with_the_offsets_in_them() {
+    let mut scene = Scene::new();
+    scene.ask("heartbeat", &["group=g"], "");
+    assert_eq!(scene.ask("commit", &["commitOffset=5"], "").0, 0);
+    scene.now += 73 * HOUR_MS;
+    assert_eq!(scene.ask("sendV2", &["b=Other"], "x").0, 0);
+    scene.settle();
+    let last = scene.ask("max", &[], "").2.unwrap();
+    // A segment of another topic's messages, so that nothing of T is left.
+    for _ in 0..6 {
+        assert_eq!(scene.ask("sendV2", &["b=Other"], "50000*x").0, 0);
+    }
+    scene.now += 73 * HOUR_MS;
+    for _ in 0..6 {
+        assert_eq!(scene.ask("sendV2", &["b=Other"], "50000*x").0, 0);
+    }
+    scene.settle();
+    scene.round(4, &rules());
+    assert_eq!((scene.min(), scene.ask("max", &[], "").2), (last, Some(last)), "nothing is left");
+    scene.round(0, &rules());
+    assert_eq!(scene.ask("max", &[], "").2, Some(last), "it goes only when asked for");
+    assert_eq!(scene.ask("306", &[], "").0, 0);
+    scene.round(0, &rules());
+    assert_eq!(scene.ask("max", &[], "").2, Some(0));
+    assert_eq!(scene.ask("query", &[], "").2, Some(0), "the group begins with the new numbers");
+    assert!(scene.ask("max", &["topic=Other"], "").2 > Some(6), "what has messages stays");
+}
+
+#[test]
+fn queues_of_topics_that_do_not_exist_go_on_demand() {
+    let scene = Scene::new();
+    assert_eq!(scene.ask("sendV2", &["b=Kept"], "x").0, 0);
+    scene.settle();
+    let disk = scene.disk.clone();
+    scene.broker.close(Millis(scene.now)).unwrap();
+    let Scene { broker, now, .. } = scene;
+    drop(broker);
+    // As if the topic had been deleted.
+    let topics = std::path::Path::new("/s/config/topics.json");
+    let saved = String::from_utf8(cometmq_store::disk::read_file(&disk, topics).unwrap().unwrap()).unwrap();
+    let without = saved.replace("\"T\"", "\"Gone\"");
+    assert_ne!(without, saved);
+    let file = cometmq_store::Disk::open(&disk, topics, false).unwrap();
+    file.set_len(0).unwrap();
+    file.write_at(without.as_bytes(), 0).unwrap();
+    let opened =
+        Broker::open(Arc::new(disk.clone()), store_options(FlushPolicy::Async), config(), Millis(now));
+    let mut scene = Scene { disk, broker: opened.unwrap().0, now };
+    let has = |scene: &Scene, topic| scene.broker.store().queue(topic, QueueId(0)).unwrap().is_some();
+    scene.round(0, &rules());
+    assert!(has(&scene, "T") && has(&scene, "Kept"));
+    assert_eq!(scene.ask("316", &[], "").0, 0);
+    scene.round(0, &rules());
+    assert!(!has(&scene, "T") && has(&scene, "Kept"));
+}

@@ -1,0 +1,214 @@
+//! Where a queue begins and ends, as its files tell.
+//!
+//! Files are written behind the log and may be older than it, damaged, or of another broker: their end is taken for
+//! what it is only when the caller has looked at the last entry.
+
+use cometmq_protocol::names::TopicName;
+use cometmq_protocol::{LogOffset, QueueId, QueueOffset};
+
+use super::{QueueFiles, UNIT_BYTES, Unit};
+use crate::disk::DiskError;
+use crate::segments::{self, Found, SegmentError};
+
+/// Entries looked at at once behind an expected end.
+const LOOK_AHEAD_UNITS: usize = 128;
+/// Queue offsets beyond this are not believed: their place in the files could not be told.
+pub(crate) const OFFSET_MAX: i64 = i64::MAX / UNIT_BYTES / 2;
+
+/// What the files say of a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Loaded {
+    pub min: QueueOffset,
+    pub max: QueueOffset,
+    /// End of what the files had: entries from `max` on were cut off, or are to be.
+    pub written: QueueOffset,
+}
+
+impl QueueFiles {
+    /// Finds the ends of a queue; `None` when it has no files. From the end back, entries that `keep` does not
+    /// recognize are cut off. Entries of records before `log_start` count as expired.
+    ///
+    /// A queue of which nothing is left goes on at the number with which its files begin.
+    pub fn load(
+        &self,
+        topic: &TopicName,
+        id: QueueId,
+        log_start: LogOffset,
+        keep: &mut dyn FnMut(QueueOffset, Unit) -> Result<bool, DiskError>,
+    ) -> Result<Option<Loaded>, SegmentError> {
+        let found = self.find(topic, id)?;
+        let Some(first) = found.first() else { return Ok(None) };
+        let begin = first.base / UNIT_BYTES;
+        let written = self.written_end(topic, id, &found)?;
+        let mut end = written;
+        while end > begin && !self.is_kept(topic, id, end - 1, keep)? {
+            end -= 1;
+        }
+        if end < written {
+            self.clear(topic, id, end, written)?;
+        }
+        let min = self.first_at_or_after(topic, id, begin, end, log_start)?;
+        Ok(Some(Loaded { min: QueueOffset(min), max: QueueOffset(end), written: QueueOffset(written) }))
+    }
+
+    /// As [`QueueFiles::load`], keeping entries of records before `cut` only. A queue of which nothing is left is
+    /// removed: it begins wherever its next message says.
+    pub fn load_before(
+        &self,
+        topic: &TopicName,
+        id: QueueId,
+        log_start: LogOffset,
+        cut: LogOffset,
+    ) -> Result<Loaded, SegmentError> {
+        let mut keep = |_, unit: Unit| Ok(unit.log_offset < cut);
+        let loaded = self.load(topic, id, log_start, &mut keep)?.unwrap_or_default();
+        let found = self.find(topic, id)?;
+        let Some(first) = found.first() else { return Ok(loaded) };
+        if loaded.max.0 > first.base / UNIT_BYTES {
+            return Ok(loaded);
+        }
+        self.remove(topic, id)?;
+        Ok(Loaded::default())
+    }
+
+    /// The same for a queue whose first entry at `cut` or beyond has the number `expected`, if the log is right: where
+    /// its files agree, nothing is searched, and entries from there on stay for the caller to replace or
+    /// [clear](QueueFiles::clear).
+    pub fn load_expected(
+        &self,
+        topic: &TopicName,
+        id: QueueId,
+        log_start: LogOffset,
+        cut: LogOffset,
+        expected: QueueOffset,
+    ) -> Result<Loaded, SegmentError> {
+        let found = self.find(topic, id)?;
+        let Some(first) = found.first() else { return Ok(Loaded::default()) };
+        let begin = first.base / UNIT_BYTES;
+        let end = expected.0;
+        let is_inside = if begin == 0 { end >= 0 } else { end > begin };
+        if is_inside && end <= OFFSET_MAX {
+            let from = (end - 1).max(0);
+            let mut units = Vec::with_capacity(LOOK_AHEAD_UNITS);
+            self.read(topic, id, QueueOffset(from), LOOK_AHEAD_UNITS, &mut units)?;
+            if end * UNIT_BYTES % self.file_bytes == 0 && end > 0 && units.len() == 1 {
+                units.extend(self.unit(topic, id, end)?);
+            }
+            let old = units.iter().take_while(|unit| unit.log_offset < cut && !unit.is_filler()).count();
+            if old as i64 == end - from {
+                let seen = from + units.len() as i64;
+                let all_seen = units.len() < LOOK_AHEAD_UNITS && seen * UNIT_BYTES % self.file_bytes != 0;
+                let written = if all_seen { seen } else { self.written_end(topic, id, &found)?.max(seen) };
+                let min = self.first_at_or_after(topic, id, begin, end, log_start)?;
+                return Ok(Loaded { min: QueueOffset(min), max: expected, written: QueueOffset(written) });
+            }
+        }
+        self.load_before(topic, id, log_start, cut)
+    }
+
+    /// Deletes files whose last entry, and so every one, is of a record before `log_start`; never the last file.
+    /// Returns how many.
+    pub fn delete_expired(
+        &self,
+        topic: &TopicName,
+        id: QueueId,
+        log_start: LogOffset,
+    ) -> Result<usize, SegmentError> {
+        let found = self.find(topic, id)?;
+        let mut deleted = 0;
+        for file in found.iter().take(found.len().saturating_sub(1)) {
+            let last = (file.base + self.file_bytes) / UNIT_BYTES - 1;
+            if !self.unit(topic, id, last)?.is_some_and(|unit| unit.log_offset < log_start) {
+                break;
+            }
+            self.disk.remove_file(&file.path)?;
+            deleted += 1;
+        }
+        if deleted > 0 {
+            self.close(topic, id);
+            self.disk.sync_directory(&self.directory(topic, id))?;
+        }
+        Ok(deleted)
+    }
+
+    /// Removes all files of a queue, the first ones first: what a crash leaves has the queue's end.
+    pub fn remove(&self, topic: &TopicName, id: QueueId) -> Result<(), SegmentError> {
+        self.close(topic, id);
+        for file in self.find(topic, id)? {
+            self.disk.remove_file(&file.path)?;
+        }
+        Ok(self.disk.sync_directory(&self.directory(topic, id))?)
+    }
+
+    fn find(&self, topic: &TopicName, id: QueueId) -> Result<Vec<Found>, SegmentError> {
+        let directory = self.directory(topic, id);
+        segments::find(&*self.disk, &directory, self.file_bytes as u64, "mappedFileSizeConsumeQueue")
+    }
+
+    fn is_kept(
+        &self,
+        topic: &TopicName,
+        id: QueueId,
+        offset: i64,
+        keep: &mut dyn FnMut(QueueOffset, Unit) -> Result<bool, DiskError>,
+    ) -> Result<bool, DiskError> {
+        match self.unit(topic, id, offset)? {
+            Some(unit) if !unit.is_filler() => keep(QueueOffset(offset), unit),
+            _ => Ok(false),
+        }
+    }
+
+    /// The end of what looks like entries.
+    fn written_end(&self, topic: &TopicName, id: QueueId, found: &[Found]) -> Result<i64, DiskError> {
+        let mut end = 0;
+        for file in found.iter().rev() {
+            end = self.end_of(topic, id, file)?;
+            if end > file.base / UNIT_BYTES {
+                break;
+            }
+        }
+        Ok(end)
+    }
+
+    /// The end of the units in one file: they begin at its start and the rest is zeros, apart from the last ones
+    /// before a crash, which the caller looks at one by one.
+    fn end_of(&self, topic: &TopicName, id: QueueId, file: &Found) -> Result<i64, DiskError> {
+        let (mut low, mut high) = (file.base / UNIT_BYTES, (file.base + self.file_bytes) / UNIT_BYTES);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.unit(topic, id, middle)? {
+                Some(_) => low = middle + 1,
+                None => high = middle,
+            }
+        }
+        Ok(low)
+    }
+
+    /// The first of `begin..end` whose record lies at `log_start` or beyond; it is usually the first of all.
+    fn first_at_or_after(
+        &self,
+        topic: &TopicName,
+        id: QueueId,
+        begin: i64,
+        end: i64,
+        log_start: LogOffset,
+    ) -> Result<i64, DiskError> {
+        let lies_there = |offset| -> Result<bool, DiskError> {
+            let unit = self.unit(topic, id, offset)?;
+            Ok(unit.is_some_and(|unit| unit.log_offset >= log_start && !unit.is_filler()))
+        };
+        if begin >= end || lies_there(begin)? {
+            return Ok(begin);
+        }
+        let (mut low, mut high) = (begin + 1, end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if lies_there(middle)? {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(low)
+    }
+}

@@ -1,0 +1,239 @@
+//! Deleting old segments and what queues have of them.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cometmq_protocol::message::{Record, RecordView, record};
+use cometmq_protocol::names::TopicName;
+use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
+use cometmq_store::disk::{Crash, Fault};
+use cometmq_store::{Disk, DiskError, FlushPolicy, MemoryDisk, Store, StoreOptions};
+
+fn options() -> StoreOptions {
+    // Ten entries in a queue file.
+    StoreOptions {
+        segment_bytes: 4096,
+        queue_file_bytes: 200,
+        flush: FlushPolicy::Async,
+        ..StoreOptions::new("/store")
+    }
+}
+
+fn open(disk: &MemoryDisk) -> Store {
+    Store::open(Arc::new(disk.clone()), options()).unwrap().0
+}
+
+fn topic() -> TopicName {
+    TopicName::parse("T").unwrap()
+}
+
+fn append(store: &Store, id: i32, time: i64) -> i64 {
+    let host = "127.0.0.1:10911".parse().unwrap();
+    let record = Record {
+        topic: "T",
+        queue_id: QueueId(id),
+        flag: 0,
+        sys_flag: 0,
+        born_timestamp: Millis(1),
+        born_host: host,
+        store_host: host,
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: &[b'x'; 100],
+        body_crc: record::body_crc(&[b'x'; 100]),
+        properties: [b"", b""],
+    };
+    let queue = store.queue_or_create(&topic(), QueueId(id)).unwrap();
+    let mut placed = Vec::new();
+    store.append(&queue, &[record], &[0], Millis(time), &mut placed).unwrap();
+    store.write(&mut Vec::new());
+    placed[0].queue_offset.0
+}
+
+/// A hundred messages at 1000, 1001, … to queue 0; before them one to queue 1, which is never used again.
+fn filled() -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    let store = open(&disk);
+    append(&store, 1, 999);
+    for number in 0..100 {
+        append(&store, 0, 1000 + number);
+    }
+    store.close().unwrap();
+    disk
+}
+
+fn delete(store: &Store) -> Result<bool, DiskError> {
+    match store.oldest_segment()? {
+        Some(oldest) => store.delete_oldest_segment(&oldest),
+        None => Ok(false),
+    }
+}
+
+/// Reads all that the queue says it has, and returns its ends.
+fn check(store: &Store, id: i32) -> (i64, i64) {
+    let Some(queue) = store.queue("T", QueueId(id)).unwrap() else { return (0, 0) };
+    let mut units = Vec::new();
+    while queue.min() + (units.len() as i64) < queue.max() {
+        let before = units.len();
+        queue.read(queue.min() + before as i64, 100, &mut units).unwrap();
+        assert!(units.len() > before, "no entry at {} of {}", queue.min().0 + before as i64, queue.max());
+    }
+    let mut next = queue.min();
+    store
+        .read(&units, &mut Vec::new(), &mut |bytes| {
+            assert_eq!(RecordView::decode(bytes).unwrap().queue_offset, next);
+            next = next + 1;
+            true
+        })
+        .unwrap();
+    assert_eq!(next, queue.max(), "every message that is offered is there");
+    (queue.min().0, queue.max().0)
+}
+
+#[test]
+fn the_oldest_segment_goes_by_the_time_of_the_message_behind_it_and_the_last_one_stays() {
+    let disk = filled();
+    let store = open(&disk);
+    let mut deleted = 0;
+    let mut min = 0;
+    while let Some(oldest) = store.oldest_segment().unwrap() {
+        let behind = store.queue("T", QueueId(0)).unwrap().unwrap();
+        assert_eq!(oldest.start, store.log().start());
+        assert!(store.delete_oldest_segment(&oldest).unwrap());
+        let (now, max) = check(&store, 0);
+        assert!(now > min && max == 100);
+        assert_eq!(oldest.written_at, Millis(1000 + now), "the first message that is left");
+        assert_eq!(behind.min().0, now, "also for who held the queue before");
+        min = now;
+        deleted += 1;
+        assert_eq!(check(&open(&disk.crash(Crash::KeepAll)), 0), (now, 100));
+    }
+    assert!(deleted > 3 && min < 100, "{deleted} deleted");
+    assert_eq!(append(&store, 0, 2000), 100, "numbers go on");
+    assert_eq!(check(&store, 1), (1, 1), "a cold queue whose messages are gone keeps its number");
+    assert_eq!(append(&store, 1, 2000), 1);
+}
+
+#[test]
+fn an_open_reader_of_a_deleted_segment_gets_nothing_rather_than_something_else() {
+    let disk = filled();
+    let store = open(&disk);
+    let queue = store.queue("T", QueueId(0)).unwrap().unwrap();
+    let mut units = Vec::new();
+    queue.read(QueueOffset(0), 3, &mut units).unwrap();
+    assert!(delete(&store).unwrap());
+    let mut read = 0;
+    store
+        .read(&units, &mut Vec::new(), &mut |_| {
+            read += 1;
+            true
+        })
+        .unwrap();
+    assert_eq!(read, 0);
+    assert!(queue.min() > QueueOffset(2));
+}
+
+#[test]
+fn queue_files_go_when_their_last_message_is_gone_and_the_last_file_stays() {
+    let disk = filled();
+    let store = open(&disk);
+    let files = |id: i32| disk.list(Path::new(&format!("/store/consumequeue/T/{id}"))).unwrap().len();
+    assert_eq!((files(0), files(1)), (10, 1));
+    while delete(&store).unwrap() {
+        store.delete_expired_files(&topic(), QueueId(0)).unwrap();
+        store.delete_expired_files(&topic(), QueueId(1)).unwrap();
+        let (min, _) = check(&store, 0);
+        assert_eq!(files(0) as i64, 10 - min / 10, "files with a message at {min} or later");
+    }
+    assert_eq!(files(1), 1);
+    store.close().unwrap();
+    drop(store);
+    let store = open(&disk);
+    assert_eq!((check(&store, 0).1, check(&store, 1)), (100, (1, 1)));
+}
+
+#[test]
+fn a_queue_is_removed_only_when_nothing_is_left_of_it_and_nobody_uses_it() {
+    let disk = filled();
+    let store = open(&disk);
+    let remove = |store: &Store, id: i32, unexpired: bool| {
+        store.flush().unwrap();
+        store.remove_queue(&topic(), QueueId(id), unexpired).unwrap()
+    };
+    assert!(!remove(&store, 1, false), "its message is there");
+    assert!(delete(&store).unwrap());
+    assert!(!remove(&store, 0, false));
+    let held = store.queue("T", QueueId(1)).unwrap();
+    assert!(!remove(&store, 1, false), "someone has it");
+    drop(held);
+    assert!(remove(&store, 1, false));
+    assert!(store.queue("T", QueueId(1)).unwrap().is_none());
+    assert_eq!(append(&store, 1, 2000), 0, "its numbers start over");
+    assert!(!remove(&store, 1, true), "a crash would find its message again");
+    store.sync(&mut Vec::new()).unwrap();
+    assert!(remove(&store, 1, true) && remove(&store, 0, true));
+    drop(store);
+    let store = open(&disk.crash(Crash::LoseAll));
+    assert_eq!((check(&store, 0), check(&store, 1)), ((0, 0), (0, 0)));
+}
+
+/// A crash at any point, with any call failing, leaves a store that opens and offers nothing that is not there.
+#[test]
+fn whichever_call_fails_while_deleting_the_store_opens_and_is_whole() {
+    for crash in [Crash::KeepAll, Crash::LoseAll, Crash::Seeded(7)] {
+        for n in 1.. {
+            let disk = filled();
+            let store = open(&disk);
+            let before = disk.calls();
+            disk.fail_nth(n, Fault::Io);
+            let delete_some = || -> Result<(), DiskError> {
+                for _ in 0..3 {
+                    delete(&store)?;
+                    store.delete_expired_files(&topic(), QueueId(0))?;
+                }
+                store.flush()?;
+                store.remove_queue(&topic(), QueueId(1), false).map(drop)
+            };
+            let result = delete_some();
+            let calls = disk.calls() - before;
+            if result.is_err() {
+                // Once more, now that the disk answers.
+                delete_some().unwrap();
+                check(&store, 0);
+            }
+            let start = store.log().start();
+            drop(store);
+            let disk = disk.crash(crash);
+            let store = open(&disk);
+            assert!(store.log().start() <= start, "what is served is what the disk has");
+            let (min, max) = check(&store, 0);
+            assert_eq!((max, append(&store, 0, 5000)), (100, 100), "{crash:?}, call {n}");
+            assert!(min < 100);
+            if result.is_ok() && calls < n {
+                assert!(n > 10, "{n} calls");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_log_may_begin_anywhere_after_a_restart() {
+    let disk = filled();
+    let store = open(&disk);
+    assert!(delete(&store).unwrap() && delete(&store).unwrap());
+    let start = store.log().start();
+    for number in 0..20 {
+        append(&store, number % 2, 3000);
+    }
+    drop(store);
+    for crash in [Crash::KeepAll, Crash::LoseAll] {
+        let (store, report) = Store::open(Arc::new(disk.crash(crash)), options()).unwrap();
+        assert_eq!(store.log().start(), start);
+        assert!(report.scanned_from > start, "deleting does not make a start scan all of it");
+        assert!(start > LogOffset(0) && check(&store, 0).1 >= 100);
+        check(&store, 1);
+    }
+}
