@@ -18,8 +18,8 @@ const TOPIC: &str = "extremes";
 const QUEUES: i32 = 4;
 const BODY_BYTES_MAX: usize = 4 << 20;
 /// Memory that all of these may cost: a frame of 16 MiB twice while its buffer grows, the 16 MiB of recent records, the
-/// bytes on their way to the log, and what the allocator keeps of them.
-const GROWTH_KIB_MAX: u64 = 128 * 1024;
+/// bytes on their way to the log, and what the allocator keeps of all of them for a while.
+const GROWTH_KIB_MAX: u64 = 192 * 1024;
 /// Rounds of the whole table, for the memory.
 const TIMES: (u32, u32) = (1, 20);
 

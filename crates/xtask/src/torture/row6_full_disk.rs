@@ -82,11 +82,14 @@ pub(super) async fn run(job: &Job) -> Result<Outcome> {
     let reading = verify::read_back(&wire, TOPIC, QUEUES, &[], &ledger);
     let (findings, _) = broker.needed_by(reading).await??;
     outcome.read_back(&findings);
+    drop(wire);
+    let status = broker.stop()?;
     if job.server == Server::Binary {
+        outcome.check(status.success(), || format!("the broker did not stop in order ({status})"));
+        // What could not be saved on the full disk was saved since.
         let left = vitals::leftovers(&data)?;
         outcome.check(left.is_empty(), || format!("row 24: left over: {}", left.join(", ")));
     }
-    broker.kill()?;
     Ok(outcome)
 }
 

@@ -1,8 +1,8 @@
 //! Row 8: one flipped bit anywhere in a store directory, thousands of times.
 //!
-//! A real broker writes a small store, then each trial opens a copy of it in memory with one bit turned over, reads
-//! every queue, and holds what is served against what was stored. A message that is served must be the one that was
-//! stored; one that is withheld, or a store that says what is wrong and does not open, is what damage has to look like.
+//! A real broker writes a small store, then each trial takes a copy of it in memory with one bit turned over, asks the
+//! store's own check for it, opens it, reads every queue, and holds what is served against what was stored. A message
+//! that is served must be the one that was stored; whatever else is different must have been found by the check.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use cometmq_store::check::{CheckOptions, check};
 use cometmq_store::disk::{Crash, write_all_at};
 use cometmq_store::{Disk, MemoryDisk, Store, StoreOptions, config_file};
 use serde_json::Value;
@@ -41,14 +42,28 @@ const UNITS: usize = 64;
 /// What one flip did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Effect {
+    /// The store's own check tells of it.
+    found: bool,
     /// The store said what is wrong and did not open, or a config file did not.
-    refused: u64,
+    refused: bool,
+    /// A config file says something else.
+    changed: bool,
     /// Messages that were stored and are not served.
     withheld: u64,
     /// Messages that are served and are not what was stored.
     damaged: u64,
-    /// A config file that says something else without anyone noticing.
-    config_changed: u64,
+}
+
+impl Effect {
+    /// Whether nothing is different for anyone who uses the store.
+    fn is_harmless(&self) -> bool {
+        !self.refused && !self.changed && self.withheld + self.damaged == 0
+    }
+
+    /// What must not be: damage that is served, or that the check does not find.
+    fn is_loss(&self) -> bool {
+        self.damaged > 0 || !(self.found || self.is_harmless())
+    }
 }
 
 /// Kinds of files, each hit equally often.
@@ -85,8 +100,8 @@ pub(super) async fn run(job: &Job) -> Result<Outcome> {
     for (kind, effect, place) in found.into_iter().flatten() {
         outcome.times += 1;
         totals.entry(kind).or_default().add(effect);
-        outcome.lost += effect.damaged;
-        outcome.check(effect.damaged == 0, || format!("{place}: {} messages served damaged", effect.damaged));
+        outcome.lost += u64::from(effect.is_loss());
+        outcome.check(!effect.is_loss(), || format!("{place}: {effect:?}"));
     }
     for (kind, totals) in &totals {
         outcome.figure(totals.describe(*kind));
@@ -97,35 +112,28 @@ pub(super) async fn run(job: &Job) -> Result<Outcome> {
 #[derive(Debug, Default)]
 struct Totals {
     harmless: u64,
+    found: u64,
     refused: u64,
     withheld: u64,
     withheld_most: u64,
-    damaged: u64,
-    config_changed: u64,
+    lost: u64,
 }
 
 impl Totals {
     fn add(&mut self, effect: Effect) {
-        self.harmless += u64::from(effect == Effect::default());
-        self.refused += effect.refused;
+        self.harmless += u64::from(effect.is_harmless());
+        self.found += u64::from(effect.found);
+        self.refused += u64::from(effect.refused);
         self.withheld += u64::from(effect.withheld > 0);
         self.withheld_most = self.withheld_most.max(effect.withheld);
-        self.damaged += u64::from(effect.damaged > 0);
-        self.config_changed += effect.config_changed;
+        self.lost += u64::from(effect.is_loss());
     }
 
     fn describe(&self, kind: Kind) -> String {
-        let mut text = format!(
-            "{kind:?}: {} harmless, {} refused, {} with messages withheld (at most {})",
-            self.harmless, self.refused, self.withheld, self.withheld_most
-        );
-        if self.damaged + self.config_changed > 0 {
-            text += &format!(
-                ", {} served damaged, {} changed a setting unnoticed",
-                self.damaged, self.config_changed
-            );
-        }
-        text
+        format!(
+            "{kind:?}: {} harmless, {} found by the check, {} refused, {} with messages withheld (at most {}), {} lost",
+            self.harmless, self.found, self.refused, self.withheld, self.withheld_most, self.lost
+        )
     }
 }
 
@@ -180,6 +188,8 @@ struct Original {
     files: Vec<(PathBuf, Kind, u64)>,
     served: Served,
     configs: BTreeMap<PathBuf, Value>,
+    /// What the check finds in it as it is: a store that was killed may lack entries.
+    findings: u64,
 }
 
 /// Every record by topic, queue and offset.
@@ -203,9 +213,6 @@ impl Original {
                 let bytes =
                     std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
                 write_all_at(&*disk.open(&path, true)?, &bytes, 0)?;
-                if path.extension().is_some_and(|extension| extension == "json") {
-                    configs.insert(path.clone(), serde_json::from_slice(&bytes)?);
-                }
                 // Half of what is behind the last used byte counts as well: rot does not ask.
                 let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
                 let used = (used + used / 16).min(bytes.len() as u64);
@@ -220,7 +227,15 @@ impl Original {
             disk.open(path, false)?.sync()?;
         }
         files.sort();
+        for (path, kind, _) in &files {
+            // A backup is only read when the file beside it is no good.
+            if *kind == Kind::Config && path.extension().is_some_and(|extension| extension == "json") {
+                let value = config_file::load::<Value>(&disk, path)?;
+                configs.insert(path.clone(), value.context("a config file has a value")?);
+            }
+        }
         let original = Original {
+            findings: findings(&disk, root)?,
             served: serve(&disk.crash(Crash::KeepAll), root)?,
             disk,
             root: root.to_owned(),
@@ -255,17 +270,16 @@ impl Original {
     }
 
     fn judge(&self, disk: &MemoryDisk, flipped: &Path) -> Effect {
-        let mut effect = Effect::default();
+        let found = findings(disk, &self.root).is_ok_and(|findings| findings > self.findings);
+        let mut effect = Effect { found, ..Effect::default() };
         if let Some(value) = self.configs.get(flipped) {
             match config_file::load::<Value>(disk, flipped) {
-                Ok(Some(found)) if found == *value => {}
-                // The backup says how it was before.
-                Ok(_) => effect.config_changed = 1,
-                Err(_) => effect.refused = 1,
+                Ok(found) => effect.changed = !found.is_some_and(|found| has_all(&found, value)),
+                Err(_) => effect.refused = true,
             }
         }
         let Ok(served) = serve(disk, &self.root) else {
-            effect.refused = 1;
+            effect.refused = true;
             return effect;
         };
         for (place, record) in &self.served {
@@ -278,6 +292,22 @@ impl Original {
         effect.damaged += served.keys().filter(|place| !self.served.contains_key(*place)).count() as u64;
         effect
     }
+}
+
+/// Whether `found` says all that `value` does. What it says beyond that nobody reads: the checksum of the file is a key
+/// of it, and under another name it is one more that is ignored.
+fn has_all(found: &Value, value: &Value) -> bool {
+    match value.as_object() {
+        Some(fields) => fields.iter().all(|(name, field)| found.get(name) == Some(field)),
+        None => found == value,
+    }
+}
+
+/// How much the store's own check finds.
+fn findings(disk: &MemoryDisk, root: &Path) -> Result<u64> {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let options = CheckOptions { root: root.to_owned(), log_directories: Vec::new() };
+    Ok(check(&disk, &options, &mut |_, _| {}, &mut |_| {})?.damaged)
 }
 
 fn kind_of(path: &Path) -> Kind {
