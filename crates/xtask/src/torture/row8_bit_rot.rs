@@ -350,7 +350,7 @@ fn serve(disk: &MemoryDisk, root: &Path) -> Result<Served> {
     let (store, _) = Store::open(Arc::new(disk.clone()) as Arc<dyn Disk>, options)?;
     let mut served = Served::new();
     let mut scratch = Vec::new();
-    for queue in store.queues() {
+    for queue in store.queues()? {
         let mut offset = queue.min();
         while offset < queue.max() {
             let mut units = Vec::new();
