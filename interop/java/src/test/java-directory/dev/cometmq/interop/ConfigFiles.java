@@ -1,6 +1,8 @@
 package dev.cometmq.interop;
 
 import com.alibaba.fastjson.JSON;
+import com.alibaba.fastjson.JSONException;
+import com.alibaba.fastjson.JSONObject;
 import com.alibaba.fastjson.parser.Feature;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -14,9 +16,15 @@ final class ConfigFiles {
     private ConfigFiles() {
     }
 
-    /** One table of a file. */
+    /** One table of a file; a file that a broker is writing just now may be empty or cut. */
     static Map<String, Object> table(Path file, String name) throws IOException {
-        Map<String, Object> table = JSON.parseObject(Files.readString(file), Feature.OrderedField).getJSONObject(name);
+        JSONObject whole;
+        try {
+            whole = JSON.parseObject(Files.readString(file), Feature.OrderedField);
+        } catch (JSONException e) {
+            throw new IOException(file + " is no JSON", e);
+        }
+        Map<String, Object> table = whole == null ? null : whole.getJSONObject(name);
         if (table == null) {
             throw new IOException(file + " has no " + name);
         }
