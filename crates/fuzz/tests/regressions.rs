@@ -8,6 +8,9 @@ use cometmq_fuzz::allocation::{self, Counting};
 use cometmq_fuzz::golden::Golden;
 use cometmq_fuzz::{TARGETS, regression, run};
 
+/// Of the real inputs of a target: the rest is much like these.
+const SEEDS_TRIED: usize = 200;
+
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
@@ -31,11 +34,14 @@ fn every_target_has_real_inputs_and_most_of_them_are_accepted() {
     let golden = Golden::load(crates()).unwrap();
     for target in TARGETS {
         let seeds = (target.seeds)(&golden);
-        let accepted = seeds.iter().filter(|seed| match run::try_once(target, seed) {
+        let step = seeds.len() / SEEDS_TRIED + 1;
+        let tried = seeds.iter().step_by(step);
+        let all = tried.len();
+        let accepted = tried.filter(|seed| match run::try_once(target, seed) {
             Ok((outcome, _)) => outcome.accepted,
             Err(message) => panic!("{}: {message}: {}", target.name, regression::hex(seed)),
         });
-        let (accepted, all) = (accepted.count(), seeds.len());
+        let accepted = accepted.count();
         assert!(
             all > 0 && 2 * accepted >= all,
             "{}: {accepted} of {all} real inputs are accepted",
