@@ -11,6 +11,8 @@ use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 use cometmq_store::disk::{Crash, Fault};
 use cometmq_store::{Disk, FlushPolicy, MemoryDisk, Queue, Store, StoreOptions, Unit};
 
+/// How an opening may differ by where in a block the log ends.
+const CALLS_MORE_OR_LESS: u64 = 8;
 /// Twenty entries.
 const QUEUE_FILE_BYTES: i64 = 400;
 
@@ -109,8 +111,11 @@ fn opening_costs_the_same_however_many_queues_and_messages_there_are() {
     let (small, large) = (filled(2, 3), filled(400, 5));
     let segments = |disk: &MemoryDisk| disk.list(Path::new("/store/commitlog")).unwrap().len();
     assert!(segments(&small) == 1 && segments(&large) > 40);
-    let (calls, ..) = cost(&small);
-    assert_eq!(cost(&large), (calls, 0, 0, 0), "after a clean stop");
+    let alike = |small: u64, large: u64| small.abs_diff(large) <= CALLS_MORE_OR_LESS;
+    let (small_calls, ..) = cost(&small);
+    let (calls, records, queues, loaded) = cost(&large);
+    assert!(alike(small_calls, calls), "{small_calls} and {calls} calls after a clean stop");
+    assert_eq!((records, queues, loaded), (0, 0, 0));
     // After a kill what was added since counts, and nothing else.
     for disk in [&small, &large] {
         let store = open(disk);
@@ -118,9 +123,11 @@ fn opening_costs_the_same_however_many_queues_and_messages_there_are() {
         append(&store, "T", 1);
         append(&store, "New", 0);
     }
-    let (calls, records, queues, loaded) = cost(&small);
+    let (small_calls, records, queues, loaded) = cost(&small);
     assert_eq!((records, queues, loaded), (2, 2, 2));
-    assert_eq!(cost(&large), (calls, 2, 2, 2), "after a kill");
+    let (calls, records, queues, loaded) = cost(&large);
+    assert_eq!((records, queues, loaded), (2, 2, 2));
+    assert!(alike(small_calls, calls), "{small_calls} and {calls} calls after a kill");
     let store = open(&large);
     assert_eq!((count(&store, "T", 1), count(&store, "T", 399)), (6, 5));
 }

@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use cometmq_broker::{Broker, BrokerConfig, ColdPull, Effects, Turn};
 use cometmq_broker::retention::RetentionRules;
+use cometmq_broker::{Broker, BrokerConfig, ColdPull, Effects, Turn};
 use cometmq_protocol::{ConnectionId, Frame};
 use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions};
 use cometmq_store::scrub::{ScrubCursor, ScrubStep};

@@ -118,7 +118,7 @@ impl QueueFiles {
         let mut deleted = 0;
         for file in found.iter().take(found.len().saturating_sub(1)) {
             let last = (file.base + self.file_bytes) / UNIT_BYTES - 1;
-            if !self.unit(topic, id, last)?.is_some_and(|unit| unit.log_offset < log_start) {
+            if self.unit(topic, id, last)?.is_none_or(|unit| unit.log_offset >= log_start) {
                 break;
             }
             self.disk.remove_file(&file.path)?;
