@@ -52,6 +52,8 @@ pub(crate) struct Pull {
     topic_sys_flag: i32,
     group_sys_flag: i32,
     broker_id: i64,
+    /// The group's new place in the queue, which is taken over as soon as the queue is loaded.
+    commit: Option<(GroupName, QueueOffset)>,
 }
 
 /// What a pull came to.
@@ -89,13 +91,6 @@ impl Broker {
             Ok(pull) => pull,
             Err(reply) => return reply.encode(opaque, serialize_type, out),
         };
-        if header.sys_flag & pull_flag::COMMIT_OFFSET != 0 && header.commit_offset >= 0 {
-            let offset = QueueOffset(header.commit_offset);
-            let (group, topic) = (&header.consumer_group, &header.topic);
-            if let Err(error) = self.offsets.advance(&self.store, group, topic, pull.queue_id, offset) {
-                return unreadable(&pull.topic, pull.queue_id, &error).encode(opaque, serialize_type, out);
-            }
-        }
         let wait_ms = if header.sys_flag & pull_flag::SUSPEND == 0 {
             0
         } else if self.config.long_polling {
@@ -111,13 +106,19 @@ impl Broker {
     /// the disk has and `patience` does not reach that far: then it is kept, or handed to the shell.
     fn answer_or_wait(
         &self,
-        pull: Pull,
+        mut pull: Pull,
         deadline: Option<Millis>,
         patience: Patience,
         out: &mut BytesMut,
         effects: &mut Effects,
     ) {
-        let queue = match self.store.queue(&pull.topic, pull.queue_id) {
+        if patience == Patience::Resident && !self.store.is_queue_at_hand(&pull.topic, pull.queue_id) {
+            return self.leave_to_shell(pull, deadline, out, effects);
+        }
+        let committed = pull.commit.take().map_or(Ok(()), |(group, offset)| {
+            self.offsets.advance(&self.store, group.as_str(), &pull.topic, pull.queue_id, offset)
+        });
+        let queue = match committed.and_then(|()| self.store.queue(&pull.topic, pull.queue_id)) {
             Ok(queue) => queue,
             Err(error) => {
                 let refusal = unreadable(&pull.topic, pull.queue_id, &error);
@@ -246,6 +247,7 @@ impl Broker {
         if *filter == Filter::Unsupported {
             return Err(Reply::refuse(ResponseCode::SystemError, NO_SQL));
         }
+        let commit = header.sys_flag & pull_flag::COMMIT_OFFSET != 0 && header.commit_offset >= 0;
         Ok(Pull {
             connection: peer.connection,
             opaque,
@@ -258,6 +260,7 @@ impl Broker {
             topic_sys_flag: topic.config.topic_sys_flag,
             group_sys_flag: group.group_sys_flag,
             broker_id: group.broker_id,
+            commit: commit.then_some((name, QueueOffset(header.commit_offset))),
         })
     }
 

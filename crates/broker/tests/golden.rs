@@ -75,6 +75,10 @@ fn ask(
     let mut turn = Turn::new(NOW, peer, &mut out);
     broker.handle(&mut turn, &frame, &mut effects).unwrap();
     broker.finish(turn, &mut effects);
+    for cold in std::mem::take(&mut effects.cold) {
+        broker.read_cold(cold, &mut effects);
+        out.extend(effects.deliveries.drain(..).flat_map(|delivery| delivery.frames));
+    }
     let reply = cut(&mut out);
     assert!(out.is_empty(), "one reply");
     let header = Header::decode(&reply).unwrap();

@@ -242,8 +242,7 @@ impl CommitLog {
         }
         let bases = self.bases_between(durable, written);
         for base in bases.iter().copied() {
-            let synced =
-                self.open_segment(base).and_then(|segment| segment.map_or(Ok(()), |s| s.file.sync()));
+            let synced = self.segment(base).and_then(|segment| segment.map_or(Ok(()), |s| s.file.sync()));
             if let Err(error) = synced {
                 return Err(self.fail(error));
             }

@@ -209,8 +209,13 @@ impl Queue {
         self.files.read_patiently(&self.topic, self.id, offset, in_files as usize, patience, units)
     }
 
-    /// Writes an entry anew, durably, where it already has its place.
-    pub(crate) fn repair(&self, offset: QueueOffset, unit: Unit) -> Result<(), DiskError> {
+    /// Writes an entry anew where it already has its place. Its file is left to be synced.
+    pub(crate) fn repair(
+        &self,
+        offset: QueueOffset,
+        unit: Unit,
+        unsynced: &mut Unsynced,
+    ) -> Result<(), DiskError> {
         {
             let mut state = self.state.lock().expect(POISONED);
             let index = offset.0 - state.tail_base;
@@ -221,7 +226,7 @@ impl Queue {
                 return Ok(());
             }
         }
-        self.files.repair(&self.topic, self.id, offset, unit)
+        self.files.write(&self.topic, self.id, offset, &[unit], unsynced)
     }
 
     /// Writes entries of records before `durable` to their files, which are left to be synced, and keeps up to

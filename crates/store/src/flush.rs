@@ -12,10 +12,10 @@
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
-use cometmq_protocol::{LogOffset, Millis};
+use cometmq_protocol::{LogOffset, Millis, QueueOffset};
 
 use crate::checkpoint::{DispatchedPosition, JavaCheckpoint};
-use crate::consume_queue::Unsynced;
+use crate::consume_queue::{Queue, Unit, Unsynced};
 use crate::disk::DiskError;
 use crate::store::Store;
 
@@ -75,6 +75,17 @@ impl Store {
     /// The log position behind which a start would scan.
     pub(crate) fn flushed_up_to(&self) -> LogOffset {
         self.flushing.lock().expect(POISONED).position.get()
+    }
+
+    /// Writes an entry anew where it already has its place; durable with the next sync of the queues.
+    pub(crate) fn repair_entry(
+        &self,
+        queue: &Queue,
+        offset: QueueOffset,
+        unit: Unit,
+    ) -> Result<(), DiskError> {
+        let mut flushing = self.flushing.lock().expect(POISONED);
+        queue.repair(offset, unit, &mut flushing.unsynced)
     }
 
     /// Writes what is durable and only in memory, and tells up to which log position nothing is only in memory.

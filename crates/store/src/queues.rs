@@ -15,7 +15,7 @@ use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 use foldhash::{HashMap, HashMapExt};
 
-use crate::commit_log::CommitLog;
+use crate::commit_log::{CommitLog, Wanted, Wrong};
 use crate::consume_queue::{Loaded, Queue, QueueFiles, Unit};
 use crate::disk::DiskError;
 use crate::dispatch;
@@ -83,6 +83,13 @@ impl Queues {
             queue.used.store(round, Ordering::Relaxed);
         }
         Some(Arc::clone(queue))
+    }
+
+    /// Whether it is known without looking at the disk if there is such a queue, and what is in it.
+    pub fn is_at_hand(&self, topic: &TopicName, id: QueueId) -> bool {
+        id.0 < 0
+            || self.get(topic.as_str(), id).is_some()
+            || self.absent.lock().expect(POISONED).contains(&(topic.clone(), id))
     }
 
     /// A queue, loaded if need be; `None` when it has no files.
@@ -293,17 +300,25 @@ fn names_its_record(
     if unit.size > RECORD_BYTES_MAX || unit.end() > log.written() {
         return Ok(false);
     }
-    let mut bytes = vec![0; unit.size as usize];
-    let read = log.peek(unit.log_offset, &mut bytes)?;
+    let wanted = Wanted { offset: unit.log_offset, size: unit.size as usize, identity: None };
+    let piece = match log.blocks_of(&wanted) {
+        Ok(piece) => piece,
+        Err(Wrong::Unreadable(error)) => return Err(error),
+        Err(_) => return Ok(false),
+    };
+    let bytes = match piece.record(&wanted) {
+        Ok(bytes) => bytes,
+        Err(Wrong::Missing) => return Ok(false),
+        // The log is damaged there, not the entry.
+        Err(_) => return Ok(true),
+    };
     let total = bytes.first_chunk().map(|total| i32::from_be_bytes(*total));
-    let is_there = read == bytes.len()
-        && total == Some(unit.size)
-        && record::claimed_log_offset(&bytes) == Some(unit.log_offset);
+    let is_there = total == Some(unit.size) && record::claimed_log_offset(bytes) == Some(unit.log_offset);
     let is_of = |place: &dispatch::Place<'_>| {
         (place.topic, place.queue_id, place.queue_offset) == (topic.as_str(), id, offset)
     };
     Ok(is_there
-        && RecordView::decode(&bytes).map_or(true, |record| dispatch::places(&record).iter().any(is_of)))
+        && RecordView::decode(bytes).map_or(true, |record| dispatch::places(&record).iter().any(is_of)))
 }
 
 const POISONED: &str = "no holder of this lock panics";

@@ -96,6 +96,7 @@ impl Store {
         let to =
             log.checksums().block_end(log.checksums().block_of((from + bytes).min(segment_end).min(end) - 1));
         let buffer = std::mem::take(&mut cursor.buffer);
+        log.open_segment(from)?;
         let (piece, was_resident) = match log.load(from, to, Patience::Resident, buffer) {
             Ok(piece) => (piece, true),
             Err(NotResident) => match log.load(from, to, Patience::Disk, Vec::new()) {
@@ -168,7 +169,9 @@ impl Store {
             let end = sums.block_end(block).min(until);
             let is_whole = end == sums.block_end(block)
                 || until < self.log().segment_end(block) && cursor.position == self.log().segment_end(block);
-            if block < cursor.damaged_until || end <= block || !is_whole {
+            // A power cut may take what is not durable, and something else may be written in its place.
+            let is_durable = end <= self.log().durable().0;
+            if block < cursor.damaged_until || end <= block || !is_whole || !is_durable {
                 continue;
             }
             let bytes = &piece.bytes[(block - piece.base) as usize..(end - piece.base) as usize];

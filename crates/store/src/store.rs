@@ -201,6 +201,12 @@ impl Store {
         self.queues.find(&topic, id, &self.log)
     }
 
+    /// Whether [`Store::queue`] and [`Store::queue_or_create`] answer for this queue without waiting for the disk.
+    pub fn is_queue_at_hand(&self, topic: &str, id: QueueId) -> bool {
+        let Ok(topic) = TopicName::parse(topic) else { return true };
+        self.queues.is_at_hand(&topic, id)
+    }
+
     /// A queue to append to, loaded or made if need be. Callers bound the ids by the topic's settings. An error does
     /// not mean that it is new.
     pub fn queue_or_create(&self, topic: &TopicName, id: QueueId) -> Result<Arc<Queue>, DiskError> {

@@ -192,7 +192,10 @@ impl World {
         self.replies(connection, out.freeze());
     }
 
-    fn deliver(&mut self, effects: Effects) {
+    fn deliver(&mut self, mut effects: Effects) {
+        while let Some(cold) = effects.cold.pop() {
+            self.broker.read_cold(cold, &mut effects);
+        }
         for delivery in effects.deliveries {
             self.replies(delivery.connection.0, delivery.frames);
         }

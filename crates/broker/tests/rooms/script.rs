@@ -278,6 +278,18 @@ impl Scene {
             let line = self.reply(connection, &frame, opaque);
             self.trace.push(line);
         }
+        // Where the disk makes nobody wait, the shell reads at once what is not loaded yet.
+        while self.resident && self.bad.is_empty() && !effects.cold.is_empty() {
+            for cold in std::mem::take(&mut effects.cold) {
+                self.broker().read_cold(cold, effects);
+            }
+            for own in effects.deliveries.extract_if(.., |delivery| delivery.connection.0 == connection) {
+                for frame in frames(own.frames) {
+                    let line = self.reply(connection, &frame, opaque);
+                    self.trace.push(line);
+                }
+            }
+        }
         let waits = |delivered: &cometmq_broker::Delivery| {
             frames(delivered.frames.clone())
                 .iter()

@@ -26,7 +26,7 @@ impl Files {
         Ok(Files { disk, directory, open: Mutex::new(HashMap::new()) })
     }
 
-    /// Removes what is about segments other than `bases` and about bytes at `end` and beyond. Returns what is known of
+    /// Removes what is about segments other than `bases`, which grow, and about bytes at `end` and beyond. Returns what is known of
     /// the block that holds the end.
     pub fn cut(
         &self,
@@ -40,7 +40,7 @@ impl Files {
         for entry in self.disk.list(&self.directory)? {
             // Whatever else lies here is none of ours.
             let Some(base) = segments::parse(&entry.name) else { continue };
-            if base >= end || !bases.contains(&base) {
+            if base >= end || bases.binary_search(&base).is_err() {
                 self.disk.remove_file(&self.directory.join(&entry.name))?;
                 removed = true;
             } else if base + segment_bytes > end {

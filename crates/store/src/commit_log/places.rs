@@ -8,28 +8,26 @@ use super::{CommitLog, POISONED, Place, Segment};
 use crate::disk::DiskError;
 
 impl CommitLog {
-    /// The segment that holds `offset`, for those to whom one that cannot be opened is as good as none.
-    pub(super) fn segment(&self, offset: i64) -> Option<Segment> {
-        self.open_segment(offset).unwrap_or_else(|error| {
-            tracing::error!(%error, "segment of the log not readable");
-            None
-        })
+    /// Where the segment that holds `offset` is; `None` when there is none.
+    pub(super) fn place(&self, offset: i64) -> Option<Place> {
+        let segments = self.segments.read().expect(POISONED);
+        let place = &segments[find(&segments, offset)?];
+        (offset < place.base + self.options.segment_bytes).then(|| place.clone())
+    }
+
+    /// The segment there, if its file is open.
+    pub(super) fn opened(&self, place: &Place) -> Option<Segment> {
+        let file = place.held.clone().or_else(|| self.open.get(&place.base))?;
+        Some(Segment { base: place.base, file })
     }
 
     /// The segment that holds `offset`, opened if need be; `None` when there is none.
-    pub(super) fn open_segment(&self, offset: i64) -> Result<Option<Segment>, DiskError> {
-        let place = {
-            let segments = self.segments.read().expect(POISONED);
-            let Some(index) = find(&segments, offset) else { return Ok(None) };
-            segments[index].clone()
-        };
-        if offset >= place.base + self.options.segment_bytes {
-            return Ok(None);
+    pub(super) fn segment(&self, offset: i64) -> Result<Option<Segment>, DiskError> {
+        let Some(place) = self.place(offset) else { return Ok(None) };
+        if let Some(segment) = self.opened(&place) {
+            return Ok(Some(segment));
         }
         let base = place.base;
-        if let Some(file) = place.held.or_else(|| self.open.get(&base)) {
-            return Ok(Some(Segment { base, file }));
-        }
         match self.disk.open(&place.path, false) {
             // Deleted meanwhile.
             Err(error) if error.kind == std::io::ErrorKind::NotFound => Ok(None),

@@ -145,9 +145,19 @@ impl CommitLog {
         patience: Patience,
         buffer: Vec<u8>,
     ) -> Result<Result<Piece, Wrong>, NotResident> {
-        let segment = self.segment(from).filter(|segment| to <= segment.base + self.options.segment_bytes);
-        let Some(segment) = segment else { return Ok(Err(Wrong::Missing)) };
+        let place = self.place(from).filter(|place| to <= place.base + self.options.segment_bytes);
+        let Some(place) = place else { return Ok(Err(Wrong::Missing)) };
         let resident_only = patience == Patience::Resident;
+        let segment = match self.opened(&place) {
+            Some(segment) => segment,
+            // Opening a file may have to wait for the disk too.
+            None if resident_only => return Err(NotResident),
+            None => match self.segment(from) {
+                Ok(Some(segment)) => segment,
+                Ok(None) => return Ok(Err(Wrong::Missing)),
+                Err(error) => return Ok(Err(Wrong::Unreadable(error))),
+            },
+        };
         let length = (to - from) as usize;
         let count = length.div_ceil(BLOCK_BYTES as usize);
         let mut sums = Vec::with_capacity(count);
@@ -169,7 +179,11 @@ impl CommitLog {
 
     /// Asks the kernel for what a reader that had to wait is going to want next.
     fn read_ahead(&self, from: i64, patience: Patience) {
-        let Some(segment) = self.segment(from).filter(|_| patience == Patience::Disk) else { return };
+        if patience == Patience::Resident {
+            return;
+        }
+        // An error here is met again by who reads.
+        let Ok(Some(segment)) = self.segment(from) else { return };
         let bytes = AHEAD_BYTES.min(segment.base + self.options.segment_bytes - from);
         segment.file.will_need((from - segment.base) as u64, bytes as u64);
     }
@@ -186,8 +200,8 @@ impl CommitLog {
     }
 
     pub(super) fn tell(&self, want: &Wanted<'_>, wrong: &Wrong) {
-        let segment = self.segment(want.offset.0);
-        let path = segment.as_ref().map_or(Path::new("none"), |segment| segment.file.path());
+        let place = self.place(want.offset.0);
+        let path = place.as_ref().map_or(Path::new("none"), |place| &place.path);
         self.damages.tell_record(path, want.offset, want.identity.as_ref(), wrong);
     }
 

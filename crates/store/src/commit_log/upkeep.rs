@@ -4,7 +4,7 @@ use cometmq_protocol::LogOffset;
 use cometmq_protocol::message::RecordView;
 
 use super::damage::{self, Identity, Wrong};
-use super::{CommitLog, POISONED, Patience, Piece, Wanted};
+use super::{CommitLog, NotResident, POISONED, Patience, Piece, Wanted};
 use crate::checksums::Checksums;
 use crate::disk::{self, DiskError};
 
@@ -36,9 +36,10 @@ impl CommitLog {
 
     /// Writes bytes in which a bit was turned back, durably, and returns how many.
     pub(crate) fn write_back(&self, piece: &Piece) -> Result<u64, DiskError> {
-        let Some(segment) = self.segment(piece.base).filter(|_| !piece.flipped.is_empty()) else {
+        if piece.flipped.is_empty() {
             return Ok(0);
-        };
+        }
+        let Some(segment) = self.segment(piece.base)? else { return Ok(0) };
         for byte in &piece.flipped {
             let at = (byte.0 - piece.base) as usize;
             disk::write_all_at(&*segment.file, &piece.bytes[at..=at], (byte.0 - segment.base) as u64)?;
@@ -47,9 +48,14 @@ impl CommitLog {
         Ok(piece.flipped.len() as u64)
     }
 
+    /// Opens the segment that holds `position`, so that a reader who does not wait finds it open.
+    pub(crate) fn open_segment(&self, position: i64) -> Result<(), DiskError> {
+        self.segment(position).map(drop)
+    }
+
     /// Lets go of what reading `from..to` of one segment brought into memory.
     pub(crate) fn drop_cached(&self, from: i64, to: i64) {
-        if let Some(segment) = self.segment(from) {
+        if let Some(segment) = self.place(from).and_then(|place| self.opened(&place)) {
             segment.file.drop_cached((from - segment.base) as u64, (to - from) as u64);
         }
     }
@@ -60,8 +66,21 @@ impl CommitLog {
         if let Some(bytes) = hot {
             return damage::verify(&bytes, wanted).is_ok();
         }
-        let Ok(Ok(piece)) = self.piece(wanted, Patience::Disk, Vec::new()) else { return false };
+        let Ok(piece) = self.blocks_of(wanted) else { return false };
         piece.record(wanted).and_then(|bytes| damage::verify(bytes, wanted)).is_ok()
+    }
+
+    /// The blocks that hold a record, from the files, for those who judge them themselves.
+    pub(crate) fn blocks_of(&self, wanted: &Wanted<'_>) -> Result<Piece, Wrong> {
+        if wanted.offset.0 < 0 || wanted.size == 0 || wanted.end() > self.written().0 {
+            return Err(Wrong::Missing);
+        }
+        let from = self.checksums.block_of(wanted.offset.0);
+        let to = self.checksums.block_end(self.checksums.block_of(wanted.end() - 1));
+        match self.load(from, to, Patience::Disk, Vec::new()) {
+            Ok(piece) => piece,
+            Err(NotResident) => unreachable!("a patient reader gets what there is"),
+        }
     }
 
     /// Tells of damage that a walk over the log met.

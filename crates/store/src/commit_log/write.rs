@@ -183,7 +183,7 @@ impl CommitLog {
     /// The segment that holds `offset`, made when it does not exist yet.
     fn segment_for_write(&self, offset: i64) -> Result<Segment, DiskError> {
         let base = offset - offset % self.options.segment_bytes;
-        if let Some(segment) = self.open_segment(offset)? {
+        if let Some(segment) = self.segment(offset)? {
             self.hold(&segment);
             return Ok(segment);
         }

@@ -94,7 +94,15 @@ impl QueueFiles {
     ) -> Result<bool, DiskError> {
         let position = offset.0 * UNIT_BYTES;
         let base = position - position % self.file_bytes;
-        let Some(file) = self.file(topic, id, base)? else { return Ok(true) };
+        let file = match self.open.get(&(topic.clone(), id, base)) {
+            Some(file) => file,
+            // Opening a file may have to wait for the disk too.
+            None if patience == Patience::Resident => return Ok(false),
+            None => match self.file(topic, id, base)? {
+                Some(file) => file,
+                None => return Ok(true),
+            },
+        };
         let bytes = (count as i64 * UNIT_BYTES).min(base + self.file_bytes - position);
         let mut buffer = vec![0; bytes as usize];
         let at = (position - base) as u64;
@@ -133,21 +141,6 @@ impl QueueFiles {
             rest = later;
         }
         Ok(())
-    }
-
-    /// Writes an entry anew, durably, where it already has its place.
-    pub fn repair(
-        &self,
-        topic: &TopicName,
-        id: QueueId,
-        offset: QueueOffset,
-        unit: Unit,
-    ) -> Result<(), DiskError> {
-        let position = offset.0 * UNIT_BYTES;
-        let base = position - position % self.file_bytes;
-        let Some(file) = self.file(topic, id, base)? else { return Ok(()) };
-        disk::write_all_at(&*file, &unit.encode(), (position - base) as u64)?;
-        file.sync()
     }
 
     /// Zeros the entries `from..to`, so that nothing stale is found behind the end.

@@ -117,7 +117,7 @@ fn repair(
     if newer || offset < queue.min() || offset >= queue.max() {
         return Ok(());
     }
-    queue.repair(offset, *expected)?;
+    store.repair_entry(queue, offset, *expected)?;
     round.repaired += 1;
     tracing::error!(
         topic = %queue.topic(), queue = %queue.id(), %offset, ?found, ?expected,
