@@ -26,6 +26,9 @@ pub(crate) const BLOCK_BYTES: i64 = 4096;
 /// Sums in memory that wait to be written, at most: those of 1 GiB of log. Beyond, the oldest are given up.
 const WAITING_MAX: usize = 262_144;
 
+/// Segments before that of a log's end which a Java broker looks at when it starts, and may cut.
+const FOREIGN_SEGMENTS: i64 = 2;
+
 /// The checksums of a commit log.
 #[derive(Debug)]
 pub(crate) struct Checksums {
@@ -51,12 +54,16 @@ struct State {
 impl Checksums {
     /// The checksums of a log that ends at `end`, in `directory`. What the files say of bytes behind the end is
     /// removed, durably: other bytes are going to stand there. `last` is the segment that holds the end.
+    ///
+    /// `ours_until` is where the log ended when we closed it, if another broker wrote to it since: that one may have cut
+    /// off the newest records, if it found them damaged, and written others.
     pub fn open(
         disk: Arc<dyn Disk>,
         directory: PathBuf,
         segment_bytes: i64,
         bases: &[i64],
         end: i64,
+        ours_until: Option<i64>,
         last: Option<&dyn DiskFile>,
     ) -> Result<Checksums, DiskError> {
         let files = Files::open(disk, directory)?;
@@ -72,7 +79,14 @@ impl Checksums {
             files,
         };
         let block = checksums.block_of(end);
-        let known = checksums.files.cut(bases, end, segment_bytes, block)?;
+        let known = match ours_until.map(|ours| checksums.base_of(ours) - FOREIGN_SEGMENTS * segment_bytes) {
+            Some(trusted) if trusted < end => {
+                let trusted = trusted.max(0);
+                checksums.files.cut(bases, trusted, segment_bytes, trusted)?;
+                None
+            }
+            _ => checksums.files.cut(bases, end, segment_bytes, block)?,
+        };
         if let Some(last) = last.filter(|_| block < end) {
             checksums.resume(last, block, end, known)?;
         }

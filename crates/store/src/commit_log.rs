@@ -65,6 +65,19 @@ pub struct CommitLogOptions {
     pub unwritten_bytes_max: i64,
 }
 
+/// What recovery found out about the end of a log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    /// What is before is known to be on disk; the rest may be no further than the kernel.
+    pub durable: LogOffset,
+    /// Where the log ends.
+    pub end: LogOffset,
+    /// Where it ended when we closed it, if another broker wrote to it since.
+    pub ours_until: Option<LogOffset>,
+    /// The latest store time of a record.
+    pub last_stored_at: Millis,
+}
+
 /// Why a record was not appended. None of it is stored.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AppendError {
@@ -145,16 +158,14 @@ struct Segment {
 }
 
 impl CommitLog {
-    /// A log over segments that recovery has checked; `end` is where it ends. What is before `durable` is known to be
-    /// on disk, the rest may be no further than the kernel.
+    /// A log over segments that recovery has checked.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         options: CommitLogOptions,
         found: Vec<segments::Found>,
-        durable: LogOffset,
-        end: LogOffset,
-        last_stored_at: Millis,
+        ends: Ends,
     ) -> Result<CommitLog, DiskError> {
+        let Ends { durable, end, last_stored_at, .. } = ends;
         assert!(durable <= end, "what is durable is written");
         let place = |found: segments::Found| Place { base: found.base, path: found.path, held: None };
         let hot = Hot::new(options.hot_bytes);
@@ -167,6 +178,7 @@ impl CommitLog {
             options.segment_bytes,
             &bases,
             end.0,
+            ends.ours_until.map(|ours| ours.0),
             last.as_deref(),
         )?;
         Ok(CommitLog {

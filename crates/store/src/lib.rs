@@ -1,9 +1,9 @@
 //! The store: records in order on disk in RocketMQ's layout, found again by queue and offset.
 //!
 //! Reading order: [`disk`] is the one door to files, [`commit_log`] the one durable truth, [`consume_queue`] the views
-//! of it by queue, [`batch_queue`] their form for topics of batches, `queues` which of them are in memory, `recovery` what
-//! happens when a store is opened, `flush` and `retention` what is done in the
-//! background, [`config_file`] how small JSON states are kept.
+//! of it by queue, [`batch_queue`] their form for topics of batches, `queues` which of them are in memory, `recovery`
+//! what happens when a store is opened, `flush` and `retention` what is done in the background, `checksums`, [`scrub`]
+//! and [`check`] how damage is found, [`config_file`] how small JSON states are kept.
 //!
 //! Never here: sockets, clocks, threads, JSON of requests. Time and the disk come in as arguments; a caller decides
 //! when to sync and flush.

@@ -8,6 +8,7 @@
 //! Never here: when, and how fast; the caller gives a budget of bytes for each step.
 
 mod expected;
+mod restore;
 
 use cometmq_protocol::LogOffset;
 

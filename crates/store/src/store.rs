@@ -11,7 +11,7 @@ use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 
 use crate::checkpoint::{DispatchedPosition, JavaCheckpoint};
 use crate::commit_log::{
-    AppendError, Appended, CommitLog, CommitLogOptions, Found, Identity, Patience, Wanted, Wrong,
+    AppendError, Appended, CommitLog, CommitLogOptions, Ends, Found, Identity, Patience, Wanted, Wrong,
 };
 use crate::consume_queue::{Queue, QueueFiles, UNIT_BYTES, Unit, Unsynced};
 use crate::disk::{self, Disk, DiskError, DiskLock};
@@ -141,10 +141,16 @@ impl Store {
             hot_bytes: HOT_BYTES,
             unwritten_bytes_max: UNWRITTEN_BYTES_MAX,
         };
-        let (durable, end) = (recovered.report.scanned_from, recovered.end);
+        let end = recovered.end;
         let last_stored_at = recovered.last_stored_at.max(java.physic);
-        let log =
-            CommitLog::new(Arc::clone(&disk), log_options, recovered.segments, durable, end, last_stored_at)?;
+        let ends = Ends {
+            durable: recovered.report.scanned_from,
+            end,
+            // We close a store with this position at its end.
+            ours_until: known.filter(|known| clean && *known != end),
+            last_stored_at,
+        };
+        let log = CommitLog::new(Arc::clone(&disk), log_options, recovered.segments, ends)?;
         if options.flush == FlushPolicy::Sync {
             // What is readable is durable.
             log.sync().map_err(|error| DiskError::clone(&error))?;

@@ -29,7 +29,8 @@ impl Broker {
     /// Writes the answer to `out`, or nothing when it needs bytes that `patience` does not reach.
     ///
     /// A damaged message is left out, and the consumer goes on behind it. One that the device does not give is left out
-    /// only if one behind it is given: a disk that is gone must not make consumers skip everything.
+    /// only if one behind it is given: a disk that is gone must not make consumers skip everything. An entry of the queue
+    /// that does not lead to its message is made anew from the log.
     pub(super) fn write_reply(
         &self,
         pull: &Pull,
@@ -108,6 +109,7 @@ impl Broker {
     ) -> Result<Delivered, NotResident> {
         let mut delivered = Delivered { messages: 0, next, unreadable: None };
         let mut rest = units.iter();
+        let mut stopped_at = None;
         let mut read = |scratch: &mut Vec<u8>| {
             self.store.read_messages(queue, units, patience, scratch, &mut |found| {
                 let offset = rest.next().map_or(next, |(offset, _)| *offset);
@@ -116,27 +118,46 @@ impl Broker {
                         out.extend_from_slice(record);
                         delivered.messages += 1;
                     }
-                    Err(Wrong::Unreadable(_)) if delivered.messages > 0 => {
-                        delivered.next = offset;
+                    // Whoever may wait for the disk finds out more.
+                    Err(_) if patience == Patience::Resident => {
+                        stopped_at = Some(offset);
+                        return false;
+                    }
+                    Err(Wrong::Block(_)) => {}
+                    Err(_) if delivered.messages > 0 => {
+                        stopped_at = Some(offset);
                         return false;
                     }
                     Err(Wrong::Unreadable(error)) => {
                         delivered.unreadable.get_or_insert((offset, error));
                     }
-                    Err(_) => {}
+                    Err(Wrong::Other | Wrong::Missing | Wrong::Record(_)) => {
+                        if self.is_restored(queue, offset) {
+                            stopped_at = Some(offset);
+                            return false;
+                        }
+                    }
                 }
                 true
             })
         };
         if !SCRATCH.with_borrow_mut(&mut read) {
-            // What is in memory is delivered at once; the next pull waits for the disk.
-            let missing = rest.next().map_or(next, |(offset, _)| *offset);
-            if delivered.messages == 0 {
-                return Err(NotResident);
-            }
-            delivered.next = missing;
+            stopped_at = Some(rest.next().map_or(next, |(offset, _)| *offset));
         }
+        // What is in memory is delivered at once; the next pull waits for the disk.
+        if stopped_at.is_some() && delivered.messages == 0 && patience == Patience::Resident {
+            return Err(NotResident);
+        }
+        delivered.next = stopped_at.unwrap_or(next);
         Ok(delivered)
+    }
+
+    /// Makes an entry anew that does not lead to its message; whether that was possible.
+    fn is_restored(&self, queue: &Queue, offset: QueueOffset) -> bool {
+        self.store.restore_entry(queue, offset).unwrap_or_else(|error| {
+            tracing::error!(topic = %queue.topic(), queue = %queue.id(), %offset, %error, "entry not restored");
+            false
+        })
     }
 }
 

@@ -25,20 +25,30 @@ fn a_damaged_message_is_never_delivered_while_its_neighbours_are() {
         stop
         flip 15000 3 255 <- commitlog/00000000000000000000
         pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=4 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:5000*a 1:5000*b 3:5000*d]
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:5000*a 1:5000*b]
+        cold
         pull queueOffset=2
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=4 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [3:5000*d]
+          | waits #6
+          | cold c1
+        cold
+          | c1: #6 0 suggestWhichBrokerId=0 nextBeginOffset=4 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [3:5000*d]
         pull queueOffset=2 maxMsgNums=1
-          | 20 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "MESSAGE_DAMAGED"
+          | waits #7
+          | cold c1
+        cold
+          | c1: #7 20 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "MESSAGE_DAMAGED"
         pull queueOffset=3
           | 0 suggestWhichBrokerId=0 nextBeginOffset=4 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [3:5000*d]
+        cold
         flip 19500 3 255 <- commitlog/00000000000000000000
         stop
         pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=4 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:5000*a 1:5000*b]
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:5000*a 1:5000*b]
+        cold
         stop
         pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=4 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:5000*a 1:5000*b]
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:5000*a 1:5000*b]
+        cold
     "#]]);
 }
 
@@ -80,9 +90,26 @@ fn a_queue_entry_that_points_elsewhere_delivers_nothing_of_another_queue() {
         stop
         flip 7 1 153 <- consumequeue/T/1/00000000000000000000
         pull queueId=1
-          | 20 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "MESSAGE_DAMAGED"
+          | waits #4
+          | cold c1
+        cold
+          | c1: #4 20 suggestWhichBrokerId=0 nextBeginOffset=0 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "MESSAGE_DAMAGED"
+        pull queueId=1
+          | 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:b]
         pull
           | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:c]
+        stop
+        flip 7 1 153 <- consumequeue/T/0/00000000000000000000
+        flip 8 1 128 <- commitlog/00000000000000000000
+        flip 12 1 128 <- commitlog/00000000000000000000
+        pull
+          | waits #7
+          | cold c1
+        cold
+          | c1: #7 20 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "MESSAGE_DAMAGED"
+        pull queueOffset=1
+          | waits #8
+          | cold c1
     "#]]);
 }
 
@@ -100,17 +127,20 @@ fn one_bad_sector_stops_no_queue_and_a_disk_that_is_gone_skips_nothing() {
         stop
         pull
           | 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:5000*a]
+        cold
         pull queueOffset=1
           | waits #5
           | cold c1
+        cold
+          | c1: #5 0 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [2:5000*c]
         pull queueOffset=1 maxMsgNums=1
           | waits #6
           | cold c1
         cold
-          | c1: #5 0 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [2:5000*c]
-          | c1: #6 1 "message at queue offset 1 cannot be read: cannot read /s/commitlog/00000000000000000000: bad sector"
+          | c1: #6 20 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "MESSAGE_DAMAGED"
         pull queueOffset=2
           | 0 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [2:5000*c]
+        cold
         bad 0 16384 <- commitlog/00000000000000000000
         stop
         pull

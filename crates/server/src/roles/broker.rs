@@ -48,7 +48,7 @@ pub(super) struct Shell {
     connections: RwLock<HashMap<ConnectionId, Connection>>,
     /// Topics changed: name servers are to be told.
     pub(super) announce: Notify,
-    cold: ColdPulls,
+    cold: ColdPulls<ColdPull>,
     sync: Signal,
     housekeeping: Signal,
     flushing: Signal,

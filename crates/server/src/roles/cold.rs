@@ -7,8 +7,6 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use cometmq_broker::ColdPull;
-
 use super::broker::POISONED;
 
 /// Threads that read.
@@ -19,21 +17,26 @@ pub(super) const UNTAKEN_BYTES_MAX: usize = 4 * 1024 * 1024;
 const CLOGGED_PAUSE: Duration = Duration::from_millis(5);
 
 /// Pulls that wait for the disk, in the order in which they came.
-#[derive(Default)]
-pub(super) struct ColdPulls {
-    state: Mutex<State>,
+pub(super) struct ColdPulls<P> {
+    state: Mutex<State<P>>,
     changed: Condvar,
 }
 
-#[derive(Default)]
-struct State {
-    waiting: VecDeque<ColdPull>,
+struct State<P> {
+    waiting: VecDeque<P>,
     end: bool,
 }
 
-impl ColdPulls {
+impl<P> Default for ColdPulls<P> {
+    fn default() -> ColdPulls<P> {
+        let state = State { waiting: VecDeque::new(), end: false };
+        ColdPulls { state: Mutex::new(state), changed: Condvar::new() }
+    }
+}
+
+impl<P> ColdPulls<P> {
     /// Adds pulls to those that wait.
-    pub(super) fn add(&self, pulls: Vec<ColdPull>) {
+    pub(super) fn add(&self, pulls: Vec<P>) {
         if pulls.is_empty() {
             return;
         }
@@ -51,7 +54,7 @@ impl ColdPulls {
     }
 
     /// The first pull that is not `clogged`; waits for one. `None` when the thread is to end.
-    pub(super) fn next(&self, clogged: impl Fn(&ColdPull) -> bool) -> Option<ColdPull> {
+    pub(super) fn next(&self, clogged: impl Fn(&P) -> bool) -> Option<P> {
         let mut state = self.state.lock().expect(POISONED);
         while !state.end {
             if let Some(index) = state.waiting.iter().position(|pull| !clogged(pull)) {
@@ -63,5 +66,22 @@ impl ColdPulls {
             };
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_take_answers_holds_up_nobody_else_and_is_served_later() {
+        let pulls = ColdPulls::default();
+        pulls.add(vec![("clogged", 1), ("free", 2), ("clogged", 3), ("free", 4)]);
+        let clogged = |pull: &(&str, i32)| pull.0 == "clogged";
+        assert_eq!(pulls.next(clogged), Some(("free", 2)));
+        assert_eq!(pulls.next(clogged), Some(("free", 4)));
+        assert_eq!(pulls.next(|_| false), Some(("clogged", 1)));
+        pulls.end();
+        assert_eq!(pulls.next(|_| false), None);
     }
 }

@@ -15,7 +15,7 @@ fn open(disk: &MemoryDisk, end: i64) -> Checksums {
     let file = log(disk);
     let last = (end > 0).then_some(&*file);
     let bases: Vec<i64> = (0..end).step_by(SEGMENT as usize).collect();
-    Checksums::open(Arc::new(disk.clone()), PathBuf::from("/c"), SEGMENT, &bases, end, last).unwrap()
+    Checksums::open(Arc::new(disk.clone()), PathBuf::from("/c"), SEGMENT, &bases, end, None, last).unwrap()
 }
 
 fn bytes(from: i64, to: i64) -> Vec<u8> {
@@ -99,4 +99,21 @@ fn a_log_that_was_cut_forgets_what_lay_behind() {
         assert_eq!(found[2], None);
     }
     assert_eq!(disk.list(Path::new("/c")).unwrap().len(), 1);
+}
+
+#[test]
+fn what_another_broker_may_have_written_anew_is_not_vouched_for() {
+    let disk = MemoryDisk::new();
+    let checksums = open(&disk, 0);
+    for segment in 0..5 {
+        checksums.extend(segment * SEGMENT, &bytes(0, 5000));
+    }
+    checksums.flush(5 * SEGMENT).unwrap();
+    let (shared, directory) = (Arc::new(disk.clone()), PathBuf::from("/c"));
+    let bases: Vec<i64> = (0..6).map(|segment| segment * SEGMENT).collect();
+    let (ours, end) = (4 * SEGMENT + 5000, 5 * SEGMENT + 4096);
+    let after = Checksums::open(shared, directory, SEGMENT, &bases, end, Some(ours), None).unwrap();
+    for base in bases {
+        assert_eq!(sums(&after, base)[0].is_some(), base < 2 * SEGMENT, "segment {base}");
+    }
 }

@@ -30,6 +30,11 @@ impl Hot {
         block
     }
 
+    /// Position of the oldest byte. What is before it never comes back.
+    pub fn start(&self) -> i64 {
+        self.chunks.front().map_or(i64::MAX, |(base, _)| *base)
+    }
+
     /// The bytes at `offset`, when all of them are here.
     pub fn get(&self, offset: i64, size: usize) -> Option<Bytes> {
         let index = self.chunks.partition_point(|(base, _)| *base <= offset).checked_sub(1)?;

@@ -52,8 +52,12 @@ impl CommitLog {
         each: &mut dyn FnMut(Found<'_>) -> bool,
     ) -> bool {
         let mut part: Option<Arc<Piece>> = None;
+        let mut hot_start = None;
         for (index, want) in wanted.iter().enumerate() {
-            let hot = self.hot.read().expect(POISONED).get(want.offset.0, want.size);
+            let hot_start = *hot_start.get_or_insert_with(|| self.hot.read().expect(POISONED).start());
+            let hot = (want.offset.0 >= hot_start)
+                .then(|| self.hot.read().expect(POISONED).get(want.offset.0, want.size))
+                .flatten();
             if let Some(bytes) = hot {
                 let found = if is_record_at(&bytes, want) { Ok(&bytes[..]) } else { Err(Wrong::Other) };
                 if !each(found.inspect_err(|wrong| self.tell(want, wrong))) {

@@ -237,3 +237,48 @@ impl DiskFile for RealFile {
         &self.path
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{read_full_at, read_resident_at, write_all_at};
+    use super::*;
+
+    #[test]
+    fn who_does_not_wait_gets_what_is_in_memory_or_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = RealDisk.open(&directory.path().join("f"), true).unwrap();
+        let written: Vec<u8> = (0..4 << 20).map(|n: u32| (n / 3) as u8).collect();
+        write_all_at(&*file, &written, 0).unwrap();
+        file.sync().unwrap();
+        let mut bytes = vec![0; 1 << 20];
+        assert_eq!(read_resident_at(&*file, &mut bytes, 77).unwrap(), Some(1 << 20));
+        assert_eq!(bytes, written[77..77 + (1 << 20)]);
+        file.drop_cached(0, 4 << 20);
+        bytes.fill(0);
+        match read_resident_at(&*file, &mut bytes, 2 << 20).unwrap() {
+            // A file system in memory has nowhere else to keep it.
+            Some(read) => assert_eq!(read, 1 << 20),
+            None => {
+                file.will_need(2 << 20, 1 << 20);
+                assert_eq!(read_full_at(&*file, &mut bytes, 2 << 20).unwrap(), 1 << 20);
+                assert_eq!(read_resident_at(&*file, &mut bytes, 2 << 20).unwrap(), Some(1 << 20));
+            }
+        }
+        assert_eq!(bytes, written[2 << 20..3 << 20]);
+        // At the end there is less, and that is known at once.
+        assert_eq!(read_resident_at(&*file, &mut bytes, (4 << 20) - 5).unwrap().unwrap_or(5), 5);
+    }
+
+    #[test]
+    fn a_file_that_is_write_protected_can_be_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f");
+        std::fs::write(&path, b"kept").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o444)).unwrap();
+        let file = RealDisk.open(&path, false).unwrap();
+        let mut bytes = [0; 4];
+        assert_eq!(read_full_at(&*file, &mut bytes, 0).unwrap(), 4);
+        assert_eq!(&bytes, b"kept");
+    }
+}

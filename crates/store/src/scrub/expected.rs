@@ -127,7 +127,7 @@ fn repair(
 }
 
 /// Whether the log has the message of that queue and offset where the entry says.
-fn is_message_at(store: &Store, queue: &Queue, offset: QueueOffset, unit: &Unit) -> bool {
+pub(super) fn is_message_at(store: &Store, queue: &Queue, offset: QueueOffset, unit: &Unit) -> bool {
     let identity = Identity { topic: queue.topic().as_str(), queue_id: queue.id(), queue_offset: offset };
     let wanted = Wanted { offset: unit.log_offset, size: unit.size as usize, identity: Some(identity) };
     store.log().has(&wanted)

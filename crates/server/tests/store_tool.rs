@@ -1,0 +1,71 @@
+//! `cometmq store` on the directory of a real broker.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Output;
+
+use support::{Cluster, Wire, command, send};
+
+fn check(data: &Path, flags: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } =
+        command(&["store", "check"]).args(flags).arg(data).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+#[test]
+fn a_check_tells_whether_a_store_is_whole_and_where_it_is_not() {
+    let data = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(data.path(), &[]);
+    let mut wire = Wire::connect(cluster.broker);
+    for number in 0..50 {
+        assert_eq!(send(&mut wire, "T", format!("message {number}").as_bytes()).0, 0);
+    }
+    let (_, _, warning) = check(data.path(), &[]);
+    assert!(warning.contains("a broker has") && warning.contains("open"), "{warning}");
+    cluster.process.terminate();
+    assert_eq!(cluster.process.wait().0.code(), Some(0));
+
+    let (code, output, warning) = check(data.path(), &[]);
+    assert_eq!((code, warning.as_str()), (0, ""), "{output}");
+    assert!(output.contains("50 records in 1 segments, 50 entries in"), "{output}");
+    assert!(output.contains("nothing is damaged"), "{output}");
+
+    let segment = data.path().join("commitlog/00000000000000000000");
+    let file = OpenOptions::new().read(true).write(true).open(&segment).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 300).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], 300).unwrap();
+    let (code, output, _) = check(data.path(), &[]);
+    assert_eq!(code, 1);
+    let place = format!("{} at byte 300, log position 300: one bit is flipped", segment.display());
+    assert!(output.contains(&place) && output.contains("1 place is damaged"), "{output}");
+    let (code, output, _) = check(data.path(), &["--json"]);
+    let lines: Vec<serde_json::Value> =
+        output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((code, lines.len()), (1, 2), "{output}");
+    assert_eq!(
+        (&lines[0]["byte"], &lines[1]["damaged"], &lines[1]["records"]),
+        (&300.into(), &1.into(), &50.into())
+    );
+
+    // The broker serves all of it, and its scrub writes the bit right.
+    let cluster = Cluster::start(data.path(), &[]);
+    cluster.process.wait_for_line("everything stored was verified");
+    drop(cluster);
+    file.read_exact_at(&mut byte, 300).unwrap();
+    let (code, output, _) = check(data.path(), &[]);
+    assert_eq!(code, 0, "{output}");
+}
+
+#[test]
+fn what_is_no_directory_is_refused_with_what_to_name() {
+    let (code, _, message) = check(Path::new("/no/such/store"), &[]);
+    assert_eq!(code, 1);
+    assert!(message.contains("/no/such/store is no directory; name the one"), "{message}");
+}
