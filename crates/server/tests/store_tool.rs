@@ -21,7 +21,10 @@ fn check(data: &Path, flags: &[&str]) -> (i32, String, String) {
 #[test]
 fn a_check_tells_whether_a_store_is_whole_and_where_it_is_not() {
     let data = tempfile::tempdir().unwrap();
-    let mut cluster = Cluster::start(data.path(), &[]);
+    let config = data.path().join("broker.conf");
+    std::fs::write(&config, "mappedFileSizeCommitLog=1048576\nscrubBytesPerSecond=104857600\n").unwrap();
+    let config = ["-c", config.to_str().unwrap()];
+    let mut cluster = Cluster::start(data.path(), &config);
     let mut wire = Wire::connect(cluster.broker);
     for number in 0..50 {
         assert_eq!(send(&mut wire, "T", format!("message {number}").as_bytes()).0, 0);
@@ -55,7 +58,7 @@ fn a_check_tells_whether_a_store_is_whole_and_where_it_is_not() {
     );
 
     // The broker serves all of it, and its scrub writes the bit right.
-    let cluster = Cluster::start(data.path(), &[]);
+    let cluster = Cluster::start(data.path(), &config);
     cluster.process.wait_for_line("everything stored was verified");
     drop(cluster);
     file.read_exact_at(&mut byte, 300).unwrap();

@@ -12,6 +12,7 @@ mod sum;
 mod sum_file;
 
 use std::collections::VecDeque;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -43,8 +44,9 @@ struct State {
     at: i64,
     /// The last block as far as it is written.
     block: Vec<u8>,
-    /// The bytes in `block` are not those that were once written: its sum must never match.
-    poisoned: bool,
+    /// The bytes in `block` are not those that were once written: the sum of those stays the block's, so that they are
+    /// never taken for right ones. What is written behind them has no sum.
+    damaged: Option<Sum>,
     /// Sums of whole blocks that are not in files yet, by position of the block, growing.
     waiting: VecDeque<(i64, Sum)>,
     /// The last sum of an unfinished block that went to its file.
@@ -72,7 +74,7 @@ impl Checksums {
             state: Mutex::new(State {
                 at: end,
                 block: Vec::with_capacity(BLOCK_BYTES as usize),
-                poisoned: false,
+                damaged: None,
                 waiting: VecDeque::new(),
                 saved_tail: None,
             }),
@@ -97,15 +99,17 @@ impl Checksums {
     fn resume(&self, last: &dyn DiskFile, block: i64, end: i64, known: Option<Sum>) -> Result<(), DiskError> {
         let mut bytes = vec![0; (end - block) as usize];
         let read = disk::read_full_at(last, &mut bytes, (block - self.base_of(block)) as u64)?;
+        if read < bytes.len() {
+            return Err(DiskError::new("read", last.path(), &io::ErrorKind::UnexpectedEof.into()));
+        }
         let mut state = self.state();
-        state.poisoned = read < bytes.len();
         // A sum of more than there is belongs to bytes that were cut off.
         if let Some(known) = known.filter(|known| known.covered() <= bytes.len())
             && !known.matches(&bytes)
         {
             match known.flipped(&bytes) {
                 Some(flipped) => flipped.undo(&mut bytes),
-                None => state.poisoned = true,
+                None => state.damaged = Some(known),
             }
         }
         state.block = bytes;
@@ -147,7 +151,7 @@ impl Checksums {
             bytes = later;
             if now.len() < missing {
                 state.block.extend_from_slice(now);
-            } else if state.block.is_empty() && !state.poisoned {
+            } else if state.block.is_empty() {
                 // A whole block at once needs no copy.
                 state.push(block, Sum::of(now));
             } else {
@@ -237,8 +241,7 @@ impl Checksums {
 impl State {
     /// The sum of the unfinished block.
     fn tail(&self) -> Sum {
-        let sum = Sum::of(&self.block);
-        if self.poisoned { sum.broken() } else { sum }
+        self.damaged.unwrap_or_else(|| Sum::of(&self.block))
     }
 
     /// Ends the block at `block`, be it full or the last of a segment.
@@ -248,7 +251,7 @@ impl State {
             self.push(block, sum);
         }
         self.block.clear();
-        self.poisoned = false;
+        self.damaged = None;
     }
 
     fn push(&mut self, block: i64, sum: Sum) {

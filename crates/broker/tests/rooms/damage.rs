@@ -114,6 +114,26 @@ fn a_queue_entry_that_points_elsewhere_delivers_nothing_of_another_queue() {
 }
 
 #[test]
+fn what_is_stored_behind_damage_is_delivered_also_when_it_shares_a_block() {
+    check(expect![[r#"
+        sendV2 <- a
+          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+          | announce
+        stop
+        flip 20 3 255 <- commitlog/00000000000000000000
+        stop
+        sendV2 <- b
+          | 0 msgId=0A00000100002A9F0000000000000099 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        stop
+        pull
+          | waits #3
+          | cold c1
+        cold
+          | c1: #3 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [1:b]
+    "#]]);
+}
+
+#[test]
 fn one_bad_sector_stops_no_queue_and_a_disk_that_is_gone_skips_nothing() {
     check(expect![[r#"
         sendV2 <- 5000*a

@@ -190,7 +190,7 @@ fn every_row_describes_itself() {
     for row in BrokerSettings::describe().chain(NamesrvSettings::describe()) {
         assert!(row.doc.ends_with('.'), "{row:?}");
         assert!(!row.doc.starts_with(' ') && !row.allowed.is_empty(), "{row:?}");
-        assert_eq!(row.own, row.key == "serverMaxConnections");
+        assert_eq!(row.own, ["scrubBytesPerSecond", "serverMaxConnections"].contains(&row.key));
     }
     let size = BrokerSettings::describe().find(|row| row.key == "mappedFileSizeConsumeQueue").unwrap();
     assert_eq!((size.default.as_str(), size.unit), ("6000000", "bytes"));
@@ -203,7 +203,7 @@ fn every_key_of_rocketmq_is_in_exactly_one_table() {
         BROKER_KEYS,
         "abortFile objectStoreAccessKey objectStoreBucket objectStoreEndpoint objectStoreSecretKey \
          readAheadCacheExpireDuration readAheadCacheSizeThresholdRate readAheadMessageCountThreshold \
-         readAheadMessageSizeThreshold serverMaxConnections storeCheckpoint storePathConsumeQueue \
+         readAheadMessageSizeThreshold scrubBytesPerSecond serverMaxConnections storeCheckpoint storePathConsumeQueue \
          storePathIndex tieredMetadataServiceProvider tieredStoreDeleteFileInterval \
          tieredStoreGroupCommitCount tieredStoreGroupCommitSize tieredStoreGroupCommitTimeout \
          tieredStoreMaxGroupCommitCount",

@@ -28,7 +28,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// Time between two steps of the scrub.
 const SCRUB_STEP: Duration = Duration::from_millis(250);
 /// Time between two rounds of the scrub over the whole store.
-const SCRUB_REST: Duration = Duration::from_secs(60);
+const SCRUB_REST: Duration = Duration::from_secs(3600);
 /// Time between two flushes of consume queues.
 const QUEUE_FLUSH: Duration = Duration::from_secs(1);
 

@@ -15,6 +15,8 @@ use crate::scrub::Expected;
 use crate::segments;
 use crate::walk::{Met, Stop, walk};
 
+/// Zeros behind which nothing more is looked for: no write leaves such a gap.
+const ZEROS_MAX: usize = 16 * 1024 * 1024;
 /// Bytes read at once.
 const WINDOW_BYTES: i64 = 1024 * 1024;
 
@@ -151,8 +153,8 @@ impl LogFiles {
     ) -> Result<(), DiskError> {
         let segment_end = segment.base + self.segment_bytes;
         let (mut at, mut bytes) = (segment.base, WINDOW_BYTES);
-        let mut buffer = Vec::new();
-        while at < segment_end {
+        let (mut buffer, mut zeros) = (Vec::new(), 0);
+        while at < segment_end && (zeros < ZEROS_MAX || at < walk_state.known_end) {
             let from = at - (at - segment.base) % BLOCK_BYTES;
             let to = (from + bytes).min(segment_end);
             let (piece, sums) = self.piece(segment, from, to, buffer)?;
@@ -180,6 +182,8 @@ impl LogFiles {
             }
             walk_state.blocks(segment, &piece, &sums);
             walk_state.counts.compare(&expected, walk_state.entered, self, walk_state.found)?;
+            let is_zero = walk_state.lost.is_some() && piece.bytes.iter().all(|byte| *byte == 0);
+            zeros = if is_zero { zeros + piece.bytes.len() } else { 0 };
             at = next;
             progress((at - self.start()) as u64);
             buffer = piece.bytes;

@@ -55,6 +55,7 @@ fn the_sums_are_the_same_however_the_log_is_cut_into_writes() {
 #[test]
 fn only_durable_bytes_are_vouched_for_on_disk_and_a_failed_flush_is_made_up_for() {
     let disk = MemoryDisk::new();
+    log(&disk).write_at(&bytes(0, 9000), 0).unwrap();
     let checksums = open(&disk, 0);
     checksums.extend(0, &bytes(0, 9000));
     disk.fail_nth(1, Fault::Io);

@@ -13,12 +13,22 @@ pub(crate) struct Piece {
     /// Log position of its first byte.
     pub base: i64,
     pub bytes: Vec<u8>,
-    /// Positions of blocks that are not as they were written, with what is wrong; hardly ever one.
-    pub bad: Vec<(i64, Wrong)>,
+    /// What is not as it was written; hardly ever anything.
+    pub bad: Vec<Bad>,
     /// Bytes in which one bit was turned back.
     pub flipped: Vec<LogOffset>,
     /// Positions of blocks that have no sum.
     pub without_sum: Vec<i64>,
+    /// The next reader may find more, or other bytes: not to be kept.
+    pub for_once: bool,
+}
+
+/// Bytes of one block that are not as they were written.
+#[derive(Debug)]
+pub(crate) struct Bad {
+    from: i64,
+    to: i64,
+    wrong: Wrong,
 }
 
 impl Piece {
@@ -35,7 +45,14 @@ impl Piece {
         // What is in the buffer is overwritten: it need not be cleared again.
         bytes.truncate(length);
         bytes.resize(length, 0);
-        let mut piece = Piece { base, bytes, bad: Vec::new(), flipped: Vec::new(), without_sum: Vec::new() };
+        let mut piece = Piece {
+            base,
+            bytes,
+            bad: Vec::new(),
+            flipped: Vec::new(),
+            without_sum: Vec::new(),
+            for_once: false,
+        };
         let at = (base - segment) as u64;
         if resident_only {
             let read = disk::read_resident_at(file, &mut piece.bytes, at).ok().flatten()?;
@@ -60,7 +77,8 @@ impl Piece {
                 Ok(_) => {}
                 Err(failed) => error = failed,
             }
-            self.bad.push((block, Wrong::Unreadable(error.clone())));
+            let wrong = Wrong::Unreadable(error.clone());
+            self.bad.push(Bad { from: block, to: block + bytes.len() as i64, wrong });
         }
     }
 
@@ -75,7 +93,7 @@ impl Piece {
                 continue;
             };
             let Some(bytes) = self.bytes.get_mut(from..until) else { continue };
-            if sum.matches(bytes) || self.bad.iter().any(|(bad, _)| *bad == block) {
+            if sum.matches(bytes) || self.bad.iter().any(|bad| bad.from == block) {
                 continue;
             }
             match sum.flipped(bytes) {
@@ -83,7 +101,10 @@ impl Piece {
                     flipped.undo(bytes);
                     self.flipped.push(LogOffset(block + flipped.byte as i64));
                 }
-                None => self.bad.push((block, Wrong::Block(LogOffset(block)))),
+                None => {
+                    let to = block + sum.covered() as i64;
+                    self.bad.push(Bad { from: block, to, wrong: Wrong::Block(LogOffset(block)) });
+                }
             }
         }
     }
@@ -98,10 +119,9 @@ impl Piece {
         want.offset.0 >= self.base && want.end() <= self.end()
     }
 
-    /// What is wrong with the blocks that hold `from..to`.
+    /// What is wrong with `from..to`.
     pub fn wrong(&self, from: i64, to: i64) -> Option<&Wrong> {
-        let bad = self.bad.iter().find(|(block, _)| *block < to && block + BLOCK_BYTES > from);
-        bad.map(|(_, wrong)| wrong)
+        self.bad.iter().find(|bad| bad.from < to && bad.to > from).map(|bad| &bad.wrong)
     }
 
     /// The bytes of a record, if none of its blocks is damaged.

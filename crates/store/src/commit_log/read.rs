@@ -116,8 +116,8 @@ impl CommitLog {
         let loaded = self.load(base, end, patience, self.warm.buffer())?;
         self.read_ahead(end, patience);
         match loaded {
-            Ok(piece) if piece.bad.is_empty() => Ok(Some(self.warm.keep(piece))),
-            Ok(damaged) => Ok(Some(Arc::new(damaged))),
+            Ok(piece) if !piece.for_once => Ok(Some(self.warm.keep(piece))),
+            Ok(piece) => Ok(Some(Arc::new(piece))),
             // Then it is tried for the record alone.
             Err(_) => Ok(None),
         }
@@ -166,7 +166,12 @@ impl CommitLog {
         let count = length.div_ceil(BLOCK_BYTES as usize);
         let mut sums = Vec::with_capacity(count);
         // The sums first: the log only grows behind what they cover.
-        match self.checksums.read(from, count, resident_only, &mut sums) {
+        let mut read = self.checksums.read(from, count, resident_only, &mut sums);
+        if read.is_err() {
+            sums.clear();
+            read = self.checksums.read(from, count, resident_only, &mut sums);
+        }
+        match &read {
             Ok(true) => {}
             Ok(false) => return Err(NotResident),
             // Without sums there is less protection, and still the records' own.
@@ -175,6 +180,7 @@ impl CommitLog {
         let piece = Piece::read(&*segment.file, segment.base, from, length, resident_only, buffer);
         let mut piece = piece.ok_or(NotResident)?;
         piece.compare(&sums);
+        piece.for_once = read.is_err() || !piece.bad.is_empty();
         for byte in &piece.flipped {
             self.damages.tell_flipped(segment.file.path(), *byte);
         }
