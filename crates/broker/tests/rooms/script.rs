@@ -197,21 +197,7 @@ impl Scene {
                     self.broker().read_cold(cold, &mut effects);
                 }
             }
-            "flip" => {
-                let mut number =
-                    |default| words.next().map_or(default, |word| word.parse::<usize>().unwrap());
-                let (at, count, mask) = (number(0), number(1), number(1));
-                let file = self.disk.open(&Path::new("/s").join(body), false).unwrap();
-                let mut bytes = vec![0; count];
-                read_full_at(&*file, &mut bytes, at as u64).unwrap();
-                bytes.iter_mut().for_each(|byte| *byte ^= mask as u8);
-                write_all_at(&*file, &bytes, at as u64).unwrap();
-            }
-            "bad" => {
-                let mut number = || words.next().unwrap().parse::<u64>().unwrap();
-                let (at, count) = (number(), number());
-                self.bad.push((Path::new("/s").join(body), at..at + count));
-            }
+            "flip" | "bad" => self.harm(line, body),
             "stopping" => self.broker().stopping(&mut effects),
             "stop" => {
                 self.broker().close(Millis(self.now)).unwrap();
@@ -250,6 +236,27 @@ impl Scene {
             }
         }
         self.show(effects);
+    }
+
+    /// Changes bytes of the file `path`, or lets nobody read them.
+    fn harm(&mut self, line: &str, path: &str) {
+        let numbers: Vec<u64> = line
+            .split_whitespace()
+            .map_while(|word| match word {
+                "flip" | "bad" => Some(0),
+                number => number.parse().ok(),
+            })
+            .skip(1)
+            .collect();
+        let (path, at, count) = (Path::new("/s").join(path), numbers[0], numbers[1]);
+        let Some(mask) = numbers.get(2) else {
+            return self.bad.push((path, at..at + count));
+        };
+        let file = self.disk.open(&path, false).unwrap();
+        let mut bytes = vec![0; count as usize];
+        read_full_at(&*file, &mut bytes, at).unwrap();
+        bytes.iter_mut().for_each(|byte| *byte ^= *mask as u8);
+        write_all_at(&*file, &bytes, at).unwrap();
     }
 
     fn ask(
