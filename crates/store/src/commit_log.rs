@@ -170,8 +170,12 @@ impl CommitLog {
         let place = |found: segments::Found| Place { base: found.base, path: found.path, held: None };
         let hot = Hot::new(options.hot_bytes);
         let bases: Vec<i64> = found.iter().map(|segment| segment.base).collect();
-        let last = found.iter().rfind(|segment| segment.base < end.0);
-        let last = last.map(|segment| disk.open(&segment.path, false)).transpose()?;
+        let open = OpenFiles::new(OPEN_SEGMENTS_MAX);
+        let mut last = None;
+        if let Some(segment) = found.iter().rfind(|segment| segment.base < end.0) {
+            let file = last.insert(disk.open(&segment.path, false)?);
+            open.insert(segment.base, Arc::clone(file));
+        }
         let checksums = Checksums::open(
             Arc::clone(&disk),
             options.checksums.clone(),
@@ -193,7 +197,7 @@ impl CommitLog {
             writer: Mutex::new(Writer::default()),
             syncing: Mutex::new(()),
             segments: RwLock::new(found.into_iter().map(place).collect()),
-            open: OpenFiles::new(OPEN_SEGMENTS_MAX),
+            open,
             hot: RwLock::new(hot),
             warm: Warm::new(),
             checksums,

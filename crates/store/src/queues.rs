@@ -148,7 +148,19 @@ impl Queues {
 
     fn load(&self, topic: &TopicName, id: QueueId, log: &CommitLog) -> Result<Option<Arc<Queue>>, DiskError> {
         let mut keep = |offset, unit| names_its_record(log, topic, id, offset, unit);
-        let loaded = match self.files.load(topic, id, log.start(), &mut keep) {
+        let mut find = |offset, before: Option<Unit>| {
+            let from = before.map_or(LogOffset(0), |before| before.end()).max(log.start());
+            let found = log.find_message(topic.as_str(), id, offset, from.0, log.written().0)?;
+            if found.is_some() {
+                tracing::error!(
+                    %topic, queue = %id, %offset,
+                    "a queue's last entry did not lead to its message and was written anew; watch this disk and this \
+                     machine's memory"
+                );
+            }
+            Ok(found)
+        };
+        let loaded = match self.files.load(topic, id, log.start(), &mut keep, &mut find) {
             Ok(loaded) => loaded,
             Err(error) => return Err(self.unreadable(topic, id, error)),
         };

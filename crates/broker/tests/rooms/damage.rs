@@ -191,6 +191,7 @@ fn what_only_the_disk_has_is_read_by_the_shell() {
           | cold c2
         c3 pull queueOffset=2 sysFlag=6
           | waits #6
+          | cold c3
         cold
           | c1: #4 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:b]
           | c2: #5 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [1:b]

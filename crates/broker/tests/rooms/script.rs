@@ -34,7 +34,9 @@ use cometmq_broker::{Broker, BrokerConfig, ColdPull, Effects, Turn};
 use cometmq_protocol::frame::{self, FrameLimits};
 use cometmq_protocol::message::batch::{self, BatchMessage};
 use cometmq_protocol::message::record;
-use cometmq_protocol::{ConnectionId, Fields, Frame, Header, Millis, Peer, RequestCode, SerializeType};
+use cometmq_protocol::{
+    ConnectionId, Fields, Frame, Header, Millis, Peer, QueueId, RequestCode, SerializeType,
+};
 use cometmq_store::disk::{Crash, Fault, read_file, read_full_at, write_all_at};
 use cometmq_store::{Disk, FlushPolicy, MemoryDisk, StoreOptions};
 use expect_test::Expect;
@@ -162,7 +164,12 @@ impl Scene {
         let (disk, resident) = (self.disk.clone(), self.resident);
         let disk = Arc::new(SceneDisk { disk, resident, bad: self.bad.clone() });
         let opened = Broker::open(disk, store_options(self.flush), self.config.clone(), Millis(self.now));
-        self.broker = Some(opened.unwrap().0);
+        let broker = opened.unwrap().0;
+        if self.resident {
+            // One that cannot be loaded is tried again by who wants it.
+            let _ = broker.store().queues();
+        }
+        self.broker = Some(broker);
         self.unanswered.clear();
     }
 
@@ -269,6 +276,7 @@ impl Scene {
     ) {
         self.opaque += 1;
         let opaque = self.opaque;
+        let is_new = self.resident && !self.is_queue_at_hand(&fields);
         let header = match oneway {
             true => Header::oneway(code, opaque, fields),
             false => Header::request(code, opaque, fields),
@@ -287,8 +295,8 @@ impl Scene {
             let line = self.reply(connection, &frame, opaque);
             self.trace.push(line);
         }
-        // Where the disk makes nobody wait, the shell reads at once what is not loaded yet.
-        while self.resident && self.bad.is_empty() && !effects.cold.is_empty() {
+        // Where the disk makes nobody wait, the shell finds out at once that there is no such queue.
+        while is_new && !effects.cold.is_empty() {
             for cold in std::mem::take(&mut effects.cold) {
                 self.broker().read_cold(cold, effects);
             }
@@ -307,6 +315,14 @@ impl Scene {
         if self.unanswered.contains_key(&opaque) && effects.deliveries.iter().all(waits) {
             self.trace.push(format!("waits #{opaque}"));
         }
+    }
+
+    /// Whether the broker knows the queue that a request is about without looking at the disk.
+    fn is_queue_at_hand(&self, fields: &Fields<'_>) -> bool {
+        let field = |name| fields.iter().find(|(known, _)| *known == name).map(|(_, value)| value);
+        let id = field("queueId").and_then(|id| id.parse().ok()).map(QueueId);
+        let (Some(topic), Some(id)) = (field("topic"), id) else { return true };
+        self.broker().store().is_queue_at_hand(topic, id)
     }
 
     /// What a connection gets, as a line; `asked` is the request that it needs no number for.

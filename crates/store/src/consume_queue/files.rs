@@ -69,6 +69,31 @@ impl QueueFiles {
         Ok(units.pop())
     }
 
+    /// Whether something stands in the place of an entry, be it one or not.
+    pub(super) fn has_bytes(&self, topic: &TopicName, id: QueueId, offset: i64) -> Result<bool, DiskError> {
+        let position = offset * UNIT_BYTES;
+        let base = position - position % self.file_bytes;
+        let Some(file) = self.file(topic, id, base)? else { return Ok(false) };
+        let mut bytes = [0; UNIT_BYTES as usize];
+        disk::read_full_at(&*file, &mut bytes, (position - base) as u64)?;
+        Ok(bytes != [0; UNIT_BYTES as usize])
+    }
+
+    /// Writes an entry durably where the files have a place for it.
+    pub(super) fn replace(
+        &self,
+        topic: &TopicName,
+        id: QueueId,
+        offset: i64,
+        unit: Unit,
+    ) -> Result<(), DiskError> {
+        let position = offset * UNIT_BYTES;
+        let base = position - position % self.file_bytes;
+        let Some(file) = self.file(topic, id, base)? else { return Ok(()) };
+        disk::write_all_at(&*file, &unit.encode(), (position - base) as u64)?;
+        file.sync()
+    }
+
     /// Appends to `units` what the files have from `offset` on: up to `count` entries, fewer where the file ends or
     /// holds no more.
     pub fn read(

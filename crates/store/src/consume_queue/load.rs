@@ -26,7 +26,8 @@ pub(crate) struct Loaded {
 
 impl QueueFiles {
     /// Finds the ends of a queue; `None` when it has no files. From the end back, entries that `keep` does not
-    /// recognize are cut off. Entries of records before `log_start` count as expired.
+    /// recognize are made anew, if `find` has the right one, and else cut off; it is told the number and the entry
+    /// before. Entries of records before `log_start` count as expired.
     ///
     /// A queue of which nothing is left goes on at the number with which its files begin.
     pub fn load(
@@ -35,6 +36,7 @@ impl QueueFiles {
         id: QueueId,
         log_start: LogOffset,
         keep: &mut dyn FnMut(QueueOffset, Unit) -> Result<bool, DiskError>,
+        find: &mut dyn FnMut(QueueOffset, Option<Unit>) -> Result<Option<Unit>, DiskError>,
     ) -> Result<Option<Loaded>, SegmentError> {
         let found = self.find(topic, id)?;
         let Some(first) = found.first() else { return Ok(None) };
@@ -43,6 +45,12 @@ impl QueueFiles {
         let mut end = written;
         while end > begin && !self.is_kept(topic, id, end - 1, keep)? {
             end -= 1;
+        }
+        while end < written {
+            let before = if end > begin { self.unit(topic, id, end - 1)? } else { None };
+            let Some(unit) = find(QueueOffset(end), before)? else { break };
+            self.replace(topic, id, end, unit)?;
+            end += 1;
         }
         if end < written {
             self.clear(topic, id, end, written)?;
@@ -61,7 +69,7 @@ impl QueueFiles {
         cut: LogOffset,
     ) -> Result<Loaded, SegmentError> {
         let mut keep = |_, unit: Unit| Ok(unit.log_offset < cut);
-        let loaded = self.load(topic, id, log_start, &mut keep)?.unwrap_or_default();
+        let loaded = self.load(topic, id, log_start, &mut keep, &mut |_, _| Ok(None))?.unwrap_or_default();
         let found = self.find(topic, id)?;
         let Some(first) = found.first() else { return Ok(loaded) };
         if loaded.max.0 > first.base / UNIT_BYTES {
@@ -171,14 +179,15 @@ impl QueueFiles {
     }
 
     /// The end of the units in one file: they begin at its start and the rest is zeros, apart from the last ones
-    /// before a crash, which the caller looks at one by one.
+    /// before a crash, which the caller looks at one by one. A damaged one among them is not their end.
     fn end_of(&self, topic: &TopicName, id: QueueId, file: &Found) -> Result<i64, DiskError> {
         let (mut low, mut high) = (file.base / UNIT_BYTES, (file.base + self.file_bytes) / UNIT_BYTES);
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.unit(topic, id, middle)? {
-                Some(_) => low = middle + 1,
-                None => high = middle,
+            if self.has_bytes(topic, id, middle)? {
+                low = middle + 1;
+            } else {
+                high = middle;
             }
         }
         Ok(low)

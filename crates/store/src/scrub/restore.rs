@@ -1,10 +1,10 @@
-//! One entry of a queue made anew from the log, for a consumer that met a damaged one.
+//! One entry of a queue made anew from the log, for a consumer that met a damaged one, or whoever loads the queue.
 
-use cometmq_protocol::QueueOffset;
+use cometmq_protocol::{QueueId, QueueOffset};
 
 use super::{WINDOW_BYTES, expected};
 use crate::checksums::BLOCK_BYTES;
-use crate::commit_log::Patience;
+use crate::commit_log::{CommitLog, NotResident, Patience, Wrong};
 use crate::consume_queue::{Queue, Unit};
 use crate::disk::DiskError;
 use crate::dispatch;
@@ -30,7 +30,8 @@ impl Store {
         let from = neighbour(offset + -1)?.map_or(start, |unit| unit.log_offset.0 + i64::from(unit.size));
         let end = self.dispatched().0.min(from.saturating_add(SEARCHED_BYTES_MAX));
         let to = neighbour(offset + 1)?.map_or(end, |unit| unit.log_offset.0.min(end));
-        let Some(unit) = self.search(queue, offset, from, to) else { return Ok(false) };
+        let found = self.log().find_message(queue.topic().as_str(), queue.id(), offset, from, to)?;
+        let Some(unit) = found else { return Ok(false) };
         self.repair_entry(queue, offset, unit)?;
         tracing::error!(
             topic = %queue.topic(), queue = %queue.id(), %offset, ?unit,
@@ -38,24 +39,36 @@ impl Store {
         );
         Ok(true)
     }
+}
 
-    /// The entry of the message of that place, if it is in the log at `from..to`, where records begin.
-    fn search(&self, queue: &Queue, offset: QueueOffset, from: i64, to: i64) -> Option<Unit> {
-        let log = self.log();
+impl CommitLog {
+    /// The entry of the message of that place, if it is in the log at `from..to`, where records begin; no further than
+    /// 64 MiB from there.
+    pub(crate) fn find_message(
+        &self,
+        topic: &str,
+        id: QueueId,
+        offset: QueueOffset,
+        from: i64,
+        to: i64,
+    ) -> Result<Option<Unit>, DiskError> {
+        let to = to.min(from.saturating_add(SEARCHED_BYTES_MAX));
         let (mut at, mut bytes, mut lost) = (from, WINDOW_BYTES, false);
         let mut found = None;
         while at < to && found.is_none() {
-            let base = log.checksums().block_of(at);
-            let segment_end = log.segment_end(base);
+            let base = self.checksums().block_of(at);
+            let segment_end = self.segment_end(base);
             let last = (base + bytes).min(segment_end).min(to) - 1;
-            let until = log.checksums().block_end(log.checksums().block_of(last));
-            let Ok(Ok(piece)) = log.load(base, until, Patience::Disk, Vec::new()) else { return None };
+            let until = self.checksums().block_end(self.checksums().block_of(last));
+            let piece = match self.load(base, until, Patience::Disk, Vec::new()) {
+                Ok(Ok(piece)) => piece,
+                Ok(Err(Wrong::Unreadable(error))) => return Err(error),
+                Ok(Err(_)) | Err(NotResident) => return Ok(None),
+            };
             let stop = walk(&piece, at, segment_end, to, lost, |met| {
                 let Met::Record(record) = met else { return };
                 let place = dispatch::places(&record).into_iter().find(|place| {
-                    place.queue_offset == offset
-                        && place.queue_id == queue.id()
-                        && place.topic == queue.topic().as_str()
+                    place.queue_offset == offset && place.queue_id == id && place.topic == topic
                 });
                 if let Some(place) = place {
                     let size = record.total as i32;
@@ -74,6 +87,6 @@ impl Store {
                 }
             };
         }
-        found
+        Ok(found)
     }
 }
