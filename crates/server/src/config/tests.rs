@@ -30,8 +30,7 @@ fn the_stock_file_loads_and_tells_what_has_no_effect() {
     check_broker(
         include_str!("testdata/stock-broker.conf"),
         expect![[r#"
-            warning: broker.conf:5: deleteWhen has no effect: retention is not part of this version: nothing is deleted yet, and no disk threshold acts
-            warning: broker.conf:6: fileReservedTime has no effect: retention is not part of this version: nothing is deleted yet, and no disk threshold acts
+            fileReservedTime=48
         "#]],
     );
 }
@@ -131,12 +130,12 @@ fn of_a_repeated_key_the_last_entry_counts_alone() {
         "listenPort=abc\ndeleteWhen=04\nlistenPort=10920\ndeleteWhen=05\nmapedFileSizeCommitLog=8192\n\
          mappedFileSizeCommitLog=16384\n",
         expect![[r#"
+            deleteWhen=05
             listenPort=10920
             mappedFileSizeCommitLog=16384
             warning: broker.conf:3: listenPort is given again: this line counts, line 1 does not
             warning: broker.conf:4: deleteWhen is given again: this line counts, line 2 does not
             warning: broker.conf:6: mappedFileSizeCommitLog is given again: this line counts, line 5 does not
-            warning: broker.conf:4: deleteWhen has no effect: retention is not part of this version: nothing is deleted yet, and no disk threshold acts
         "#]],
     );
 }
@@ -185,12 +184,15 @@ fn what_is_printed_loads_as_the_same_settings() {
     assert!(loaded.warnings.is_empty());
 }
 
+/// Keys that RocketMQ does not have.
+const OWN_KEYS: [&str; 3] = ["deleteUnreadWhenDiskFull", "scrubBytesPerSecond", "serverMaxConnections"];
+
 #[test]
 fn every_row_describes_itself() {
     for row in BrokerSettings::describe().chain(NamesrvSettings::describe()) {
         assert!(row.doc.ends_with('.'), "{row:?}");
         assert!(!row.doc.starts_with(' ') && !row.allowed.is_empty(), "{row:?}");
-        assert_eq!(row.own, ["scrubBytesPerSecond", "serverMaxConnections"].contains(&row.key));
+        assert_eq!(row.own, OWN_KEYS.contains(&row.key), "{row:?}");
     }
     let size = BrokerSettings::describe().find(|row| row.key == "mappedFileSizeConsumeQueue").unwrap();
     assert_eq!((size.default.as_str(), size.unit), ("6000000", "bytes"));
@@ -201,7 +203,7 @@ fn every_row_describes_itself() {
 fn every_key_of_rocketmq_is_in_exactly_one_table() {
     check_tables::<BrokerSettings>(
         BROKER_KEYS,
-        "abortFile objectStoreAccessKey objectStoreBucket objectStoreEndpoint objectStoreSecretKey \
+        "abortFile deleteUnreadWhenDiskFull objectStoreAccessKey objectStoreBucket objectStoreEndpoint objectStoreSecretKey \
          readAheadCacheExpireDuration readAheadCacheSizeThresholdRate readAheadMessageCountThreshold \
          readAheadMessageSizeThreshold scrubBytesPerSecond serverMaxConnections storeCheckpoint storePathConsumeQueue \
          storePathIndex tieredMetadataServiceProvider tieredStoreDeleteFileInterval \

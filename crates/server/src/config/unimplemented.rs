@@ -82,8 +82,8 @@ pub(super) const BROKER: &[Group] = &[
     },
     Group {
         reason: "retention knows the ages, hours and ratios of the commit log only",
-        keys: "deleteConsumeQueueFilesInterval maxBatchDeleteFilesNum destroyMapedFileIntervalForcibly redeleteHangedFileInterval
-            logicalDiskSpaceCleanForciblyThreshold replicasPerDiskPartition
+        keys: "deleteConsumeQueueFilesInterval maxBatchDeleteFilesNum destroyMapedFileIntervalForcibly
+            redeleteHangedFileInterval logicalDiskSpaceCleanForciblyThreshold replicasPerDiskPartition
             correctLogicMinOffsetSleepInterval correctLogicMinOffsetForceInterval enableCleanExpiredOffset",
     },
     Group {
