@@ -69,6 +69,17 @@ impl Clock {
     }
 }
 
+/// What local time is ahead of UTC now, ms; 0 where the machine has no time zone.
+pub(crate) fn utc_offset_ms() -> i64 {
+    i64::from(jiff::Zoned::now().offset().seconds()) * 1000
+}
+
+/// The hour of the day in local time.
+pub(crate) fn local_hour() -> u8 {
+    let local = now().0.saturating_add(utc_offset_ms());
+    u8::try_from(local.div_euclid(3_600_000).rem_euclid(24)).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,15 +117,4 @@ mod tests {
         assert!(clock.read(1000, 3_601_000) < 1100);
         assert_eq!(clock.read(2000, 2000), 2000);
     }
-}
-
-/// What local time is ahead of UTC now, ms; 0 where the machine has no time zone.
-pub(crate) fn utc_offset_ms() -> i64 {
-    i64::from(jiff::Zoned::now().offset().seconds()) * 1000
-}
-
-/// The hour of the day in local time.
-pub(crate) fn local_hour() -> u8 {
-    let local = now().0.saturating_add(utc_offset_ms());
-    u8::try_from(local.div_euclid(3_600_000).rem_euclid(24)).unwrap_or(0)
 }

@@ -228,10 +228,7 @@ impl Scene {
             }
             "remove" => self.disk.remove_file(&Path::new("/s").join(words.next().unwrap())).unwrap(),
             "put" => {
-                let path = Path::new("/s/config").join(words.next().unwrap());
-                let file = self.disk.open(&path, true).unwrap();
-                file.set_len(0).unwrap();
-                write_all_at(&*file, body.as_bytes(), 0).unwrap();
+                self.put(words.next().unwrap(), body);
             }
             first => {
                 let mut words = std::iter::once(first).chain(words).peekable();
