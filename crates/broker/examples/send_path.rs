@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use cometmq_broker::query::QueryRules;
 use cometmq_broker::topic::TopicRules;
 use cometmq_broker::{Broker, BrokerConfig, Effects, Turn};
 use cometmq_protocol::frame::{self, FrameLimits};
@@ -134,6 +135,7 @@ fn broker(directory: &str) -> Broker {
         long_polling: true,
         short_polling_ms: 1000,
         notify_members: true,
+        query: QueryRules::default(),
         sync_flush_timeout_ms: 5000,
         offset_save_interval_ms: 5000,
         memory_bytes: 1 << 30,

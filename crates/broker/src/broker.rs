@@ -21,6 +21,7 @@ use crate::group::Groups;
 use crate::offset::Offsets;
 use crate::order::Locks;
 use crate::pull::{ColdPulls, Waiters};
+use crate::query::QueryRules;
 use crate::retention::Retention;
 use crate::send::{Accepted, BrokerProperties};
 use crate::topic::{TopicRules, Topics};
@@ -52,6 +53,8 @@ pub struct BrokerConfig {
     pub short_polling_ms: i64,
     /// `notifyConsumerIdsChangedEnable`.
     pub notify_members: bool,
+    /// Bounds of lookups by key.
+    pub query: QueryRules,
     /// `syncFlushTimeout`.
     pub sync_flush_timeout_ms: i64,
     /// `flushConsumerOffsetInterval`.
@@ -239,6 +242,8 @@ impl Broker {
                 }
                 return None;
             }
+            Request::QueryMessage(query) => self.query_message(query),
+            Request::ViewMessageById(view) => self.view_message(view),
             Request::QueryConsumerOffset(query) => self.query_offset(query),
             Request::UpdateConsumerOffset(update) => self.update_offset(update),
             Request::SearchOffsetByTimestamp(search) => self.search_offset(search),

@@ -1,7 +1,7 @@
 //! The broker: every feature is a room of its own, a synchronous machine that is handed requests and time.
 //!
 //! [`Broker`] is the door: it decodes a frame, finds the room, and sees to it that a reply leaves no sooner than what
-//! it promises is stored. Rooms: [`send`], [`pull`], [`offset`], [`topic`], [`group`], [`client`], [`order`],
+//! it promises is stored. Rooms: [`send`], [`pull`], [`query`], [`offset`], [`topic`], [`group`], [`client`], [`order`],
 //! [`retention`].
 //!
 //! Never here: sockets, clocks, threads, tokio. What is to be sent elsewhere than to the asking connection comes out
@@ -14,6 +14,7 @@ pub mod group;
 pub mod offset;
 pub mod order;
 pub mod pull;
+pub mod query;
 pub mod retention;
 pub mod send;
 pub mod topic;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use cometmq_broker::group::Groups;
 use cometmq_broker::offset::Offsets;
+use cometmq_broker::query::QueryRules;
 use cometmq_broker::topic::{TopicRules, Topics};
 use cometmq_broker::{Broker, BrokerConfig, Effects, Turn};
 use cometmq_protocol::body::client::SubscriptionGroupConfig;
@@ -47,6 +48,7 @@ fn config(golden: &Golden) -> BrokerConfig {
         long_polling: true,
         short_polling_ms: 1000,
         notify_members: true,
+        query: QueryRules::default(),
         sync_flush_timeout_ms: 5000,
         offset_save_interval_ms: 5000,
         memory_bytes: 1 << 34,

@@ -12,6 +12,7 @@ use crate::headers::client::*;
 use crate::headers::namesrv::*;
 use crate::headers::offset::*;
 use crate::headers::pull::*;
+use crate::headers::query::*;
 use crate::headers::send::*;
 use crate::headers::topic::*;
 use crate::headers::{FieldError, HeaderFields, NoFields};
@@ -128,6 +129,7 @@ request_table! {
     served {
         10 SendMessage SEND_MESSAGE "broker::send" (SendMessageHeader) -> SendMessageReply;
         11 PullMessage PULL_MESSAGE "broker::pull" (PullMessageHeader) -> PullMessageReply;
+        12 QueryMessage QUERY_MESSAGE "broker::query" (QueryMessageHeader) -> QueryMessageReply;
         14 QueryConsumerOffset QUERY_CONSUMER_OFFSET "broker::offset" (QueryConsumerOffsetHeader) -> OffsetReply;
         15 UpdateConsumerOffset UPDATE_CONSUMER_OFFSET "broker::offset" (UpdateConsumerOffsetHeader) -> NoFields;
         17 CreateTopic UPDATE_AND_CREATE_TOPIC "broker::topic" (CreateTopicHeader) -> NoFields;
@@ -135,6 +137,7 @@ request_table! {
         30 GetMaxOffset GET_MAX_OFFSET "broker::offset" (QueueHeader) -> OffsetReply;
         31 GetMinOffset GET_MIN_OFFSET "broker::offset" (QueueHeader) -> OffsetReply;
         32 GetEarliestStoreTime GET_EARLIEST_MSG_STORETIME "broker::offset" (QueueHeader) -> TimestampReply;
+        33 ViewMessageById VIEW_MESSAGE_BY_ID "broker::query" (ViewMessageHeader) -> NoFields;
         34 Heartbeat HEART_BEAT "broker::client" (NoFields) -> NoFields;
         35 UnregisterClient UNREGISTER_CLIENT "broker::client" (UnregisterClientHeader) -> NoFields;
         38 GetConsumerList GET_CONSUMER_LIST_BY_GROUP "broker::client" (ConsumerGroupHeader) -> NoFields;
@@ -171,7 +174,6 @@ request_table! {
         904 BrokerHeartbeat BROKER_HEARTBEAT "namesrv::registration" (BrokerHeartbeatHeader) -> NoFields;
     }
     named {
-        12 QueryMessage QUERY_MESSAGE;
         13 QueryBrokerOffset QUERY_BROKER_OFFSET;
         18 CreateTopicList UPDATE_AND_CREATE_TOPIC_LIST;
         21 GetAllTopicConfig GET_ALL_TOPIC_CONFIG;
@@ -181,7 +183,6 @@ request_table! {
         26 GetBrokerConfig GET_BROKER_CONFIG;
         27 TriggerDeleteFiles TRIGGER_DELETE_FILES;
         28 GetBrokerRuntimeInfo GET_BROKER_RUNTIME_INFO;
-        33 ViewMessageById VIEW_MESSAGE_BY_ID;
         36 SendMessageBack CONSUMER_SEND_MSG_BACK;
         37 EndTransaction END_TRANSACTION;
         39 CheckTransactionState CHECK_TRANSACTION_STATE;

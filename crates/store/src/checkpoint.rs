@@ -9,14 +9,16 @@ use std::path::{Path, PathBuf};
 use cometmq_protocol::{LogOffset, Millis};
 
 use crate::disk::{self, Disk, DiskError};
+use crate::two_slots::{self, TwoSlots};
+
+pub(crate) use crate::two_slots::SLOT_BYTES;
 
 /// Bytes of RocketMQ's file.
 const JAVA_BYTES: usize = 4096;
 /// How much earlier than its times say recovery begins: they are written a little after the fact.
 const JAVA_SLACK_MS: i64 = 3000;
-/// Bytes of one copy of our position: two are kept, in different sectors, and written in turn.
-pub(crate) const SLOT_BYTES: usize = 512;
-const SLOT_MAGIC: u64 = 0x434F_4D45_544D_5131;
+/// First bytes of each copy of our position.
+const MAGIC: u64 = 0x434F_4D45_544D_5131;
 
 /// RocketMQ's checkpoint: five times and positions, the rest of the file is zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,11 +74,7 @@ impl JavaCheckpoint {
 
 /// Our log position on disk.
 #[derive(Debug)]
-pub(crate) struct DispatchedPosition {
-    path: PathBuf,
-    sequence: u64,
-    position: LogOffset,
-}
+pub(crate) struct DispatchedPosition(TwoSlots<1>);
 
 impl DispatchedPosition {
     /// Reads the newer valid copy. `None` where there is none: the store was never ours.
@@ -84,73 +82,30 @@ impl DispatchedPosition {
         disk: &dyn Disk,
         path: PathBuf,
     ) -> Result<(DispatchedPosition, Option<LogOffset>), DiskError> {
-        let bytes = disk::read_file(disk, &path)?.unwrap_or_default();
-        let newest = bytes.chunks(SLOT_BYTES).filter_map(decode_slot).max();
-        let (sequence, position) = newest.unwrap_or_default();
-        let known = newest.map(|(_, position)| position);
-        Ok((DispatchedPosition { path, sequence, position }, known))
+        let (slots, known) = TwoSlots::load(disk, path, MAGIC)?;
+        Ok((DispatchedPosition(slots), known.map(|[position]| LogOffset(position))))
     }
 
     /// The position last saved.
     pub fn get(&self) -> LogOffset {
-        self.position
+        LogOffset(self.0.get()[0])
     }
 
     /// Writes the position and makes it durable. What it promises must be durable before.
     pub fn save(&mut self, disk: &dyn Disk, position: LogOffset) -> Result<(), DiskError> {
-        let sequence = self.sequence + 1;
-        let is_new = !disk.exists(&self.path)?;
-        let file = disk.open(&self.path, true)?;
-        let slot = sequence % 2;
-        disk::write_all_at(&*file, &encode_slot(sequence, position), slot * SLOT_BYTES as u64)?;
-        file.sync()?;
-        if is_new && let Some(directory) = self.path.parent() {
-            disk.sync_directory(directory)?;
-        }
-        self.sequence = sequence;
-        self.position = position;
-        Ok(())
+        self.0.save(disk, [position.0])
     }
-}
-
-fn encode_slot(sequence: u64, position: LogOffset) -> [u8; SLOT_BYTES] {
-    let mut slot = [0; SLOT_BYTES];
-    slot[..8].copy_from_slice(&SLOT_MAGIC.to_be_bytes());
-    slot[8..16].copy_from_slice(&sequence.to_be_bytes());
-    slot[16..24].copy_from_slice(&position.0.to_be_bytes());
-    let crc = crc32fast::hash(&slot[..24]);
-    slot[24..28].copy_from_slice(&crc.to_be_bytes());
-    slot
 }
 
 /// Reads a copy; `None` where none stands.
 pub(crate) fn decode_slot(slot: &[u8]) -> Option<(u64, LogOffset)> {
-    let field = |at: usize| {
-        slot.get(at..).and_then(|rest| rest.first_chunk()).map(|field| u64::from_be_bytes(*field))
-    };
-    let crc = u32::from_be_bytes(*slot.get(24..)?.first_chunk()?);
-    let valid = field(0)? == SLOT_MAGIC && crc == crc32fast::hash(&slot[..24]);
-    valid.then_some((field(8)?, LogOffset(i64::try_from(field(16)?).ok()?)))
+    two_slots::decode(slot, MAGIC).map(|(sequence, [position])| (sequence, LogOffset(position)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{Crash, MemoryDisk};
-
-    #[test]
-    fn a_torn_save_leaves_the_position_before() {
-        let disk = MemoryDisk::new();
-        let path = PathBuf::from("/s/dispatched");
-        let (mut position, known) = DispatchedPosition::load(&disk, path.clone()).unwrap();
-        assert_eq!(known, None);
-        position.save(&disk, LogOffset(10)).unwrap();
-        position.save(&disk, LogOffset(20)).unwrap();
-        let file = disk.open(&path, false).unwrap();
-        disk::write_all_at(&*file, &encode_slot(3, LogOffset(30))[..20], SLOT_BYTES as u64).unwrap();
-        let after = disk.crash(Crash::KeepAll);
-        assert_eq!(DispatchedPosition::load(&after, path).unwrap().1, Some(LogOffset(20)));
-    }
+    use crate::disk::MemoryDisk;
 
     #[test]
     fn javas_checkpoint_is_read_back() {

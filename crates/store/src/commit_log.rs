@@ -16,6 +16,7 @@ mod peek;
 mod piece;
 mod places;
 mod read;
+mod records;
 mod tail;
 mod upkeep;
 mod warm;
@@ -33,6 +34,7 @@ use cometmq_protocol::{LogOffset, Millis, QueueOffset};
 use crate::checksums::Checksums;
 use crate::consume_queue::Queue;
 use crate::disk::{Disk, DiskError, DiskFile};
+use crate::index::KeyHashes;
 use crate::segments::{self, OpenFiles};
 
 use damage::Damages;
@@ -213,10 +215,16 @@ impl CommitLog {
         queue: &Arc<Queue>,
         records: &[Record<'_>],
         tags_codes: &[i64],
+        keys: &mut [KeyHashes],
         now: Millis,
         placed: &mut Vec<Appended>,
     ) -> Result<(), AppendError> {
-        assert_eq!(records.len(), tags_codes.len(), "each record has its tags code");
+        let (codes, hashes) = (tags_codes.len(), keys.len());
+        assert_eq!(
+            (codes, hashes),
+            (records.len(), records.len()),
+            "each record has its tags code and its keys"
+        );
         if let Some(failure) = self.failure.get() {
             return Err(AppendError::ReadOnly(Arc::clone(failure)));
         }
@@ -238,9 +246,10 @@ impl CommitLog {
         }
         tail.make_room(bytes);
         let stored_at = tail.stamp(now);
-        for (record, tags_code) in records.iter().zip(tags_codes) {
+        for ((record, tags_code), keys) in records.iter().zip(tags_codes).zip(keys) {
             let queue_offset = queue.assign();
-            placed.push(tail.push(record, queue, queue_offset, stored_at, *tags_code));
+            let keys = std::mem::take(keys);
+            placed.push(tail.push(record, queue, queue_offset, stored_at, *tags_code, keys));
         }
         self.appended.store(tail.end(), Ordering::Release);
         Ok(())

@@ -1,4 +1,4 @@
-//! What a record of the log means for the consume queues.
+//! What a record of the log means for the consume queues and the index.
 
 use std::sync::Arc;
 
@@ -8,8 +8,9 @@ use cometmq_protocol::names::SCHEDULE_TOPIC;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 
 use crate::consume_queue::{Queue, Unit};
+use crate::index::KeyHashes;
 
-/// A record that is to get its place in a queue.
+/// A record that is to get its places in a queue and in the index.
 #[derive(Clone, Debug)]
 pub struct Dispatch {
     /// The queue.
@@ -22,6 +23,10 @@ pub struct Dispatch {
     pub size: i32,
     /// Hash of its tag, or what the topic keeps instead.
     pub tags_code: i64,
+    /// When it was stored.
+    pub stored_at: Millis,
+    /// Hashes of its keys; none without an index.
+    pub keys: KeyHashes,
 }
 
 impl Dispatch {

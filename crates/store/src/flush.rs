@@ -1,4 +1,4 @@
-//! How queue entries come to their files, and how far that is remembered.
+//! How queue entries and those of the index come to their files, and how far that is remembered.
 //!
 //! Entries are written each second, so that their memory is free again, and only those of durable records: a file never
 //! names a record that a power cut takes away. Synced they are seldom, because a sync costs more than reading the
@@ -17,6 +17,7 @@ use cometmq_protocol::{LogOffset, Millis, QueueOffset};
 use crate::checkpoint::{DispatchedPosition, JavaCheckpoint};
 use crate::consume_queue::{Queue, Unit, Unsynced};
 use crate::disk::DiskError;
+use crate::index::{self, Index};
 use crate::store::Store;
 
 /// Bytes of log after which the queues are made durable: a start after a crash scans about as much.
@@ -51,25 +52,42 @@ impl Flushing {
 }
 
 impl Store {
-    /// Makes the queues durable as far as the log is, and remembers how far that is.
+    /// Makes queues and index durable as far as the log is, and remembers how far that is. While the index is behind, a
+    /// bounded part of what it lacks is read from the log.
     pub fn flush(&self) -> Result<(), DiskError> {
+        let indexed = self.index_behind().and_then(|()| self.flush_index(false));
         let mut flushing = self.flushing.lock().expect(POISONED);
         let reachable = self.write_queues(&mut flushing)?;
-        self.sync_queues(&mut flushing, reachable)
+        self.sync_queues(&mut flushing, reachable)?;
+        indexed
     }
 
     /// Writes queue entries to their files, makes them durable when that is due, and unloads queues that were not used
     /// for some time. Call it each second.
     pub fn flush_due(&self, now: Millis) -> Result<(), DiskError> {
+        let mut indexed = self.index_behind();
         let mut flushing = self.flushing.lock().expect(POISONED);
         let reachable = self.write_queues(&mut flushing)?;
         let waited = now.0 - flushing.synced_at.get_or_insert(now).0;
         if reachable - flushing.position.get() > SYNC_LOG_BYTES || !(0..SYNC_INTERVAL_MS).contains(&waited) {
             flushing.synced_at = Some(now);
+            indexed = indexed.and_then(|()| self.flush_index(false));
             self.sync_queues(&mut flushing, reachable)?;
         }
         self.queues.unload_idle(now, flushing.unsynced.is_empty() && !flushing.is_stuck());
-        Ok(())
+        indexed
+    }
+
+    /// Reads a bounded part of what the index lacks from the log.
+    pub(crate) fn index_behind(&self) -> Result<(), DiskError> {
+        let until = self.dispatched();
+        self.index().map_or(Ok(()), |index| index.catch_up(&self.log, until, index::CATCH_UP_BYTES))
+    }
+
+    /// Makes the index durable as far as the log is.
+    pub(crate) fn flush_index(&self, closing: bool) -> Result<(), DiskError> {
+        let durable = self.log.durable();
+        self.index().map_or(Ok(()), |index| index.flush(closing, durable))
     }
 
     /// The log position behind which a start would scan.
@@ -131,6 +149,8 @@ impl Store {
         let stored_at = self.log.stored_before(reachable);
         flushing.java.physic = flushing.java.physic.max(stored_at);
         flushing.java.logics = flushing.java.logics.max(stored_at);
+        let full_until = self.index().map_or(Millis(0), Index::full_until);
+        flushing.java.index = flushing.java.index.max(full_until);
         flushing.java.save(&*self.disk, &self.options.root.join("checkpoint"))
     }
 }

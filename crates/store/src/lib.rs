@@ -1,9 +1,9 @@
 //! The store: records in order on disk in RocketMQ's layout, found again by queue and offset.
 //!
 //! Reading order: [`disk`] is the one door to files, [`commit_log`] the one durable truth, [`consume_queue`] the views
-//! of it by queue, [`batch_queue`] their form for topics of batches, `queues` which of them are in memory, `recovery`
-//! what happens when a store is opened, `flush` and `retention` what is done in the background, `checksums`, [`scrub`]
-//! and [`check`] how damage is found, [`config_file`] how small JSON states are kept.
+//! of it by queue, [`batch_queue`] their form for topics of batches, [`index`] the view by key, `queues` which of the
+//! queues are in memory, `recovery` what happens when a store is opened, `flush` and `retention` what is done in the
+//! background, `checksums`, [`scrub`] and [`check`] how damage is found, [`config_file`] how small JSON states are kept.
 //!
 //! Never here: sockets, clocks, threads, JSON of requests. Time and the disk come in as arguments; a caller decides
 //! when to sync and flush.
@@ -18,17 +18,20 @@ pub mod consume_queue;
 pub mod disk;
 pub mod dispatch;
 mod flush;
+pub mod index;
 mod queues;
 mod recovery;
 mod retention;
 pub mod scrub;
 mod segments;
 mod store;
+mod two_slots;
 mod walk;
 
 pub use commit_log::{AppendError, Appended, Found, Patience, Wrong};
 pub use consume_queue::{Queue, Unit};
 pub use disk::{Disk, DiskError, DiskFile, MemoryDisk, RealDisk};
+pub use index::{IndexOptions, KeyQuery};
 pub use recovery::RecoveryReport;
 pub use retention::OldestSegment;
 pub use segments::SegmentError;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use cometmq_protocol::message::{Record, RecordView};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
+use smallvec::{SmallVec, smallvec};
 
 use crate::checkpoint::{DispatchedPosition, JavaCheckpoint};
 use crate::commit_log::{
@@ -17,6 +18,7 @@ use crate::consume_queue::{Queue, QueueFiles, UNIT_BYTES, Unit, Unsynced};
 use crate::disk::{self, Disk, DiskError, DiskLock};
 use crate::dispatch::Dispatch;
 use crate::flush::Flushing;
+use crate::index::{Index, IndexError, IndexOptions, KeyHasher, KeyHashes};
 use crate::queues::Queues;
 use crate::recovery::{self, Layout, RecoveryReport};
 use crate::segments::SegmentError;
@@ -46,6 +48,9 @@ pub struct StoreOptions {
     pub segment_bytes: i64,
     /// Bytes of a consume queue file (`mappedFileSizeConsumeQueue`), rounded up to whole entries.
     pub queue_file_bytes: i64,
+    /// How messages are indexed by key; `None`: not at all (`messageIndexEnable=false`). A file of the usual shape has
+    /// 420 MB, which are real on a disk in memory: hence not by default.
+    pub index: Option<IndexOptions>,
     /// When a message is confirmed.
     pub flush: FlushPolicy,
     /// Written to the `abort` file, so that a person sees who had the store open.
@@ -60,6 +65,7 @@ impl StoreOptions {
             log_directories: Vec::new(),
             segment_bytes: 1024 * 1024 * 1024,
             queue_file_bytes: 300_000 * UNIT_BYTES,
+            index: None,
             flush: FlushPolicy::Async,
             process_id: 0,
         }
@@ -84,6 +90,9 @@ pub enum OpenError {
     /// Files that are not as they should be, or a disk that fails.
     #[error(transparent)]
     Segments(#[from] SegmentError),
+    /// Index files that are not as they should be.
+    #[error(transparent)]
+    Index(#[from] IndexError),
     /// The disk failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -96,6 +105,7 @@ pub struct Store {
     pub(crate) options: StoreOptions,
     pub(crate) log: CommitLog,
     pub(crate) queues: Queues,
+    pub(crate) index: Option<Index>,
     /// Where the log ended when the store was opened.
     opened_at: LogOffset,
     /// Log position up to which entries are in the queues.
@@ -155,6 +165,10 @@ impl Store {
             // What is readable is durable.
             log.sync().map_err(|error| DiskError::clone(&error))?;
         }
+        let index = match options.index {
+            Some(index) => Some(Index::open(&disk, &options.root, index, clean, java.index, &log)?),
+            None => None,
+        };
         let abort = disk.open(&abort, true)?;
         abort.set_len(0)?;
         disk::write_all_at(&*abort, options.process_id.to_string().as_bytes(), 0)?;
@@ -174,12 +188,17 @@ impl Store {
             dispatched: AtomicI64::new(end.0),
             log,
             queues: recovered.queues,
+            index,
             undurable: Mutex::new(VecDeque::new()),
             dirty: Mutex::new(dirty),
             flushing: Mutex::new(Flushing::new(position, java, unsynced)),
             options,
             _lock: lock,
         };
+        // What a crash left unindexed is mostly little; more follows while messages are served.
+        if let Err(error) = store.index_behind() {
+            tracing::error!(%error, "the index is behind; tried again later");
+        }
         Ok((store, recovered.report))
     }
 
@@ -247,7 +266,14 @@ impl Store {
         now: Millis,
         placed: &mut Vec<Appended>,
     ) -> Result<(), AppendError> {
-        self.log.append(queue, records, tags_codes, now, placed)
+        let mut keys: SmallVec<[KeyHashes; 1]> = match &self.index {
+            Some(_) => {
+                let hasher = KeyHasher::new(queue.topic().as_str());
+                records.iter().map(|record| hasher.message(record.sys_flag, record.properties)).collect()
+            }
+            None => smallvec![KeyHashes::new(); records.len()],
+        };
+        self.log.append(queue, records, tags_codes, &mut keys, now, placed)
     }
 
     /// Hands everything appended to the kernel, unless another caller is doing it right now. Queues that someone waits
@@ -280,6 +306,9 @@ impl Store {
     /// Gives records their places in the queues.
     fn enter(&self, dispatches: Vec<Dispatch>, woken: &mut Vec<Arc<Queue>>) {
         let Some(end) = dispatches.last().map(Dispatch::end) else { return };
+        if let Some(index) = &self.index {
+            index.enter(LogOffset(self.dispatched.load(Ordering::Acquire)), &dispatches, end);
+        }
         for dispatch in dispatches {
             if dispatch.queue.push(dispatch.queue_offset, dispatch.unit()) {
                 woken.push(Arc::clone(&dispatch.queue));
@@ -388,10 +417,16 @@ impl Store {
         Ok(low)
     }
 
+    /// The index, if there is one.
+    pub(crate) fn index(&self) -> Option<&Index> {
+        self.index.as_ref()
+    }
+
     /// Makes everything durable and leaves the store as one that was closed in order.
     pub fn close(&self) -> Result<(), DiskError> {
         self.write(&mut Vec::new());
         self.sync(&mut Vec::new()).map_err(|error| DiskError::clone(&error))?;
+        self.flush_index(true)?;
         self.flush()?;
         self.log.remove_unused()?;
         if let Err(error) = self.log.sync_checksums() {

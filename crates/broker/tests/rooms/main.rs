@@ -11,6 +11,7 @@ mod flush;
 mod offset;
 mod order;
 mod pull;
+mod query;
 mod retention;
 mod scene_disk;
 mod script;

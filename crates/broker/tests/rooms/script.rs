@@ -16,7 +16,7 @@
 //! room; `gone`, the connection closes; `stopping`;
 //! `cold`, the shell reads for pulls that wait for the disk (with `resident=false` in the first line nothing is in memory
 //! but what was just sent); `flip AT COUNT MASK <- PATH`, bytes of a file change; `bad AT COUNT <- PATH`, they cannot be read once it is opened anew;
-//! `stop`, opened anew after a clean close; `kill` and `power cut`, opened anew without; `file NAME` of `config/` shown;
+//! `flush`, of queues and index; `stop`, opened anew after a clean close; `kill` and `power cut`, opened anew without; `file NAME` of `config/` shown;
 //! `put NAME <- JSON` replaced; `remove PATH` in the store.
 //!
 //! `UPDATE_EXPECT=1 cargo test` writes down what comes of the commands.
@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use cometmq_broker::query::QueryRules;
 use cometmq_broker::topic::TopicRules;
 use cometmq_broker::{Broker, BrokerConfig, ColdPull, Effects, Turn};
 use cometmq_protocol::frame::{self, FrameLimits};
@@ -38,7 +39,8 @@ use cometmq_protocol::{
     ConnectionId, Fields, Frame, Header, Millis, Peer, QueueId, RequestCode, SerializeType,
 };
 use cometmq_store::disk::{Crash, Fault, read_file, read_full_at, write_all_at};
-use cometmq_store::{Disk, FlushPolicy, MemoryDisk, StoreOptions};
+use cometmq_store::index::format::Shape;
+use cometmq_store::{Disk, FlushPolicy, IndexOptions, MemoryDisk, StoreOptions};
 use expect_test::Expect;
 
 use crate::scene_disk::SceneDisk;
@@ -87,6 +89,7 @@ pub fn config() -> BrokerConfig {
         long_polling: true,
         short_polling_ms: 1000,
         notify_members: true,
+        query: QueryRules::default(),
         sync_flush_timeout_ms: 5000,
         offset_save_interval_ms: 5000,
         memory_bytes: 1 << 30,
@@ -95,7 +98,15 @@ pub fn config() -> BrokerConfig {
 }
 
 pub fn store_options(flush: FlushPolicy) -> StoreOptions {
-    StoreOptions { segment_bytes: 256 * 1024, queue_file_bytes: 2000, flush, ..StoreOptions::new("/s") }
+    // Small files, real on a disk in memory.
+    let index = Some(IndexOptions { shape: Shape { slots: 64, entries: 200 }, utc_offset_ms: 0 });
+    StoreOptions {
+        segment_bytes: 256 * 1024,
+        queue_file_bytes: 2000,
+        index,
+        flush,
+        ..StoreOptions::new("/s")
+    }
 }
 
 /// One end of a connection.
@@ -115,6 +126,7 @@ struct Scene {
     cold: Vec<ColdPull>,
     config: BrokerConfig,
     flush: FlushPolicy,
+    index: bool,
     /// None only while it is opened anew.
     broker: Option<Broker>,
     now: i64,
@@ -133,6 +145,7 @@ impl Scene {
             cold: Vec::new(),
             config: config(),
             flush: FlushPolicy::Async,
+            index: true,
             broker: None,
             now: 0,
             unanswered: BTreeMap::new(),
@@ -150,6 +163,9 @@ impl Scene {
                 "longPolling" => config.long_polling = value == "true",
                 "notify" => config.notify_members = value == "true",
                 "resident" => scene.resident = value == "true",
+                "index" => scene.index = value == "true",
+                "queryBytes" => config.query.bytes_max = value.parse().unwrap(),
+                "queryMax" => config.query.messages_max = value.parse().unwrap(),
                 "memory" => config.memory_bytes = value.parse().unwrap(),
                 "flush" if value == "sync" => scene.flush = FlushPolicy::Sync,
                 other => panic!("no setting {other}"),
@@ -163,7 +179,9 @@ impl Scene {
         self.broker = None;
         let (disk, resident) = (self.disk.clone(), self.resident);
         let disk = Arc::new(SceneDisk { disk, resident, bad: self.bad.clone() });
-        let opened = Broker::open(disk, store_options(self.flush), self.config.clone(), Millis(self.now));
+        let mut options = store_options(self.flush);
+        options.index = options.index.filter(|_| self.index);
+        let opened = Broker::open(disk, options, self.config.clone(), Millis(self.now));
         let broker = opened.unwrap().0;
         if self.resident {
             // One that cannot be loaded is tried again by who wants it.
@@ -193,6 +211,7 @@ impl Scene {
                     self.trace.push(error.to_string());
                 }
             }
+            "flush" => self.broker().store().flush().unwrap(),
             "fail" => self.disk.fail_nth(words.next().unwrap().parse().unwrap(), Fault::Io),
             "full" => self.disk.fail_nth(words.next().unwrap().parse().unwrap(), Fault::Full),
             "gone" => {
@@ -435,12 +454,14 @@ pub const REQUESTS: &[(&str, i32, &str)] = &[
         361,
         "consumerGroup=g topic=T queueId=0 queueOffset=0 maxMsgNums=32 sysFlag=20 commitOffset=0 suspendTimeoutMillis=15000 subscription=* subVersion=1",
     ),
+    ("byKey", 12, "topic=T key=K maxNum=32 beginTimestamp=0 endTimestamp=9223372036854775807"),
     ("query", 14, "consumerGroup=g topic=T queueId=0"),
     ("commit", 15, "consumerGroup=g topic=T queueId=0 commitOffset=0"),
     ("search", 29, "topic=T queueId=0 timestamp=0"),
     ("max", 30, "topic=T queueId=0"),
     ("min", 31, "topic=T queueId=0"),
     ("earliest", 32, "topic=T queueId=0"),
+    ("view", 33, "offset=0"),
     (
         "create",
         17,

@@ -92,6 +92,21 @@ settings! {
     "mappedFileSizeConsumeQueue" | "mapedFileSizeConsumeQueue" =>
         consume_queue_file_bytes: u64 = 300_000 * QUEUE_ENTRY_BYTES, consume_queue_file_bytes();
 
+    /// Whether messages can be looked up by key.
+    "messageIndexEnable" => index: bool = true, rule::flag();
+
+    /// Slots of one file of the index, by which keys are found.
+    "maxHashSlotNum" => index_slots: u32 = 5_000_000, rule::count(2..=INDEX_ENTRIES_MAX);
+
+    /// Entries of one file of the index, one for each key of a message.
+    "maxIndexNum" => index_entries: u32 = 20_000_000, rule::count(2..=INDEX_ENTRIES_MAX);
+
+    /// Most messages in the answer to one query by key.
+    "maxMsgsNumBatch" => query_messages_max: u32 = 64, rule::count(1..=1024);
+
+    /// Most messages that are looked for by the id that a producer gave its message.
+    "defaultQueryMaxNum" => query_by_id_max: u32 = 32, rule::count(1..=1024);
+
     /// Whether a send is answered once the operating system has the message, or once the disk has it.
     "flushDiskType" => flush_disk_type: FlushDiskType = FlushDiskType::AsyncFlush,
         rule::one_of(&[FlushDiskType::AsyncFlush, FlushDiskType::SyncFlush]);
@@ -183,6 +198,9 @@ settings! {
 
 /// A message takes this much in a consume queue.
 const QUEUE_ENTRY_BYTES: u64 = 20;
+
+/// An index file has at most 2 GiB: of 20 bytes an entry, these.
+const INDEX_ENTRIES_MAX: u32 = 107_374_000;
 
 /// A frame on the wire, and so a message in it, cannot be longer.
 const FRAME_BYTES_MAX: u64 = 16 * 1024 * 1024;

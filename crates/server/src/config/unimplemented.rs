@@ -204,10 +204,7 @@ pub(super) const BROKER: &[Group] = &[
             travelCqFileNumWhenGetMessage searchBcqByCacheEnable pullBatchMaxMessageCount enableLmq
             enableMultiDispatch maxLmqConsumeQueueNum enableLmqStats",
     },
-    Group {
-        reason: "the index of message keys has no settings in this version",
-        keys: "messageIndexEnable maxHashSlotNum maxIndexNum messageIndexSafe maxMsgsNumBatch defaultQueryMaxNum",
-    },
+    Group { reason: "the index is made whole after any crash, whatever it says", keys: "messageIndexSafe" },
     Group {
         reason: "the bounds of one read are fixed in this version",
         keys: "maxTransferBytesOnMessageInMemory maxTransferCountOnMessageInMemory

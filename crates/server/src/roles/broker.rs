@@ -7,12 +7,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use cometmq_broker::query::QueryRules;
 use cometmq_broker::retention::RetentionRules;
 use cometmq_broker::{Broker, BrokerConfig, ColdPull, Effects, Turn};
 use cometmq_protocol::{ConnectionId, Frame};
 use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions};
+use cometmq_store::index::format::Shape;
 use cometmq_store::scrub::{ScrubCursor, ScrubStep};
-use cometmq_store::{FlushPolicy, RealDisk, RecoveryReport, StoreOptions};
+use cometmq_store::{FlushPolicy, IndexOptions, RealDisk, RecoveryReport, StoreOptions};
 use tokio::sync::{Notify, watch};
 
 use super::cold::{COLD_THREADS, ColdPulls, UNTAKEN_BYTES_MAX};
@@ -361,6 +363,10 @@ fn store_options(settings: &BrokerSettings) -> StoreOptions {
         log_directories: settings.commit_log_path.iter().cloned().collect(),
         segment_bytes: i64::try_from(settings.commit_log_file_bytes).unwrap_or(i64::MAX),
         queue_file_bytes: i64::try_from(settings.consume_queue_file_bytes).unwrap_or(i64::MAX),
+        index: settings.index.then(|| IndexOptions {
+            shape: Shape { slots: settings.index_slots, entries: settings.index_entries },
+            utc_offset_ms: clock::utc_offset_ms(),
+        }),
         flush: match settings.flush_disk_type {
             FlushDiskType::AsyncFlush => FlushPolicy::Async,
             FlushDiskType::SyncFlush => FlushPolicy::Sync,
@@ -391,6 +397,11 @@ fn broker_config(settings: &BrokerSettings, advertised: SocketAddr) -> BrokerCon
         long_polling: settings.long_polling,
         short_polling_ms: millis(settings.short_polling_ms),
         notify_members: settings.notify_members,
+        query: QueryRules {
+            messages_max: settings.query_messages_max as usize,
+            by_id_max: settings.query_by_id_max as usize,
+            ..QueryRules::default()
+        },
         sync_flush_timeout_ms: millis(settings.sync_flush_timeout_ms),
         offset_save_interval_ms: millis(settings.offset_save_interval_ms),
         memory_bytes: machine::memory_bytes(),

@@ -11,6 +11,7 @@ use cometmq_protocol::{LogOffset, Millis, QueueOffset};
 use super::{Appended, put_blank};
 use crate::consume_queue::Queue;
 use crate::dispatch::Dispatch;
+use crate::index::KeyHashes;
 
 /// Records are gathered in blocks of this size; written parts of a block stay readable until all of it is old.
 const BLOCK_BYTES: usize = 1024 * 1024;
@@ -112,6 +113,7 @@ impl Tail {
         queue_offset: QueueOffset,
         stored_at: Millis,
         tags_code: i64,
+        keys: KeyHashes,
     ) -> Appended {
         let log_offset = LogOffset(self.end);
         let before = self.block.len();
@@ -124,6 +126,8 @@ impl Tail {
             log_offset,
             size: size as i32,
             tags_code,
+            stored_at,
+            keys,
         });
         Appended { log_offset, queue_offset, end: LogOffset(self.end), stored_at }
     }

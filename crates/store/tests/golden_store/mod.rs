@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use cometmq_store::{FlushPolicy, StoreOptions};
+use cometmq_store::index::format::Shape;
+use cometmq_store::{FlushPolicy, IndexOptions, StoreOptions};
 use serde::Deserialize;
 
 /// A store and the settings with which it was written.
@@ -120,6 +121,7 @@ impl Golden {
             log_directories: self.log_directories.iter().map(|name| root.join(name)).collect(),
             segment_bytes: self.segment_bytes,
             queue_file_bytes: 400,
+            index: Some(IndexOptions { shape: Shape { slots: 64, entries: 256 }, utc_offset_ms: 0 }),
             flush: self.flush,
             ..StoreOptions::new(root)
         }
