@@ -16,7 +16,7 @@
 //! room; `gone`, the connection closes; `stopping`;
 //! `cold`, the shell reads for pulls that wait for the disk (with `resident=false` in the first line nothing is in memory
 //! but what was just sent); `flip AT COUNT MASK <- PATH`, bytes of a file change; `bad AT COUNT <- PATH`, they cannot be read once it is opened anew;
-//! `flush`, of queues and index; `stop`, opened anew after a clean close; `kill` and `power cut`, opened anew without; `file NAME` of `config/` shown;
+//! `stop`, opened anew after a clean close; `kill` and `power cut`, opened anew without; `file NAME` of `config/` shown;
 //! `put NAME <- JSON` replaced; `remove PATH` in the store.
 //!
 //! `UPDATE_EXPECT=1 cargo test` writes down what comes of the commands.
@@ -211,7 +211,6 @@ impl Scene {
                     self.trace.push(error.to_string());
                 }
             }
-            "flush" => self.broker().store().flush().unwrap(),
             "fail" => self.disk.fail_nth(words.next().unwrap().parse().unwrap(), Fault::Io),
             "full" => self.disk.fail_nth(words.next().unwrap().parse().unwrap(), Fault::Full),
             "gone" => {
