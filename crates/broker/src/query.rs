@@ -112,7 +112,7 @@ impl Broker {
     /// like a record; no queue knows of them.
     fn is_in_its_queue(&self, record: &[u8]) -> Result<bool, DiskError> {
         let Ok(view) = RecordView::decode(record) else { return Ok(false) };
-        let Some(queue) = self.store.queue(view.topic, view.queue_id) else { return Ok(false) };
+        let Some(queue) = self.store.queue(view.topic, view.queue_id)? else { return Ok(false) };
         if view.queue_offset < queue.min() {
             return Ok(false);
         }

@@ -51,7 +51,7 @@ fn main() {
 
 /// Nanoseconds of CPU in appends and writes, and in flushes.
 fn run(store: &Store, messages: usize) -> [f64; 2] {
-    let queue = store.queue_or_create(&TopicName::parse("Benchmark").unwrap(), QueueId(0));
+    let queue = store.queue_or_create(&TopicName::parse("Benchmark").unwrap(), QueueId(0)).unwrap();
     let host = "127.0.0.1:10911".parse().unwrap();
     let body = [b'x'; 128];
     let mut text = *b"UNIQ_KEY\x017F0000010000567D330BEC7300000000\x02WAIT\x01true\x02TAGS\x01TagA\x02";

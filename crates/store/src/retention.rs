@@ -49,7 +49,7 @@ impl Store {
             tracing::warn!(%error, "checksums of a deleted segment not removed, tried again with the next one");
         }
         if let Err(error) = self.delete_index_before(self.log.start()) {
-            tracing::warn!(%error, "index files of deleted segments not removed; they go at the next start");
+            tracing::warn!(%error, "index files of deleted segments not removed; the next start finds them again");
         }
         let queues = self.queues.settled_loaded();
         // All of them, also after an error: a queue where it failed is looked at again when it is read.

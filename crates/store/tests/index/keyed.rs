@@ -69,6 +69,8 @@ pub fn append_with(
         properties: [text.as_bytes(), b""],
     };
     let queue = store.queue_or_create(&TopicName::parse(TOPIC).unwrap(), QueueId(0));
+    // On a disk that fails.
+    let queue = queue.map_err(|error| AppendError::ReadOnly(Arc::new(error)))?;
     let mut placed = Vec::new();
     store.append(&queue, &[record], &[0], now, &mut placed)?;
     Ok(placed[0])
@@ -92,7 +94,7 @@ pub fn find(store: &Store, topic: &str, key: &str, (begin, end): (Millis, Millis
 /// What the records of the queue say: the places of each key, newest first.
 pub fn expected(store: &Store) -> BTreeMap<String, Vec<i64>> {
     let mut expected: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-    let Some(queue) = store.queue(TOPIC, QueueId(0)) else { return expected };
+    let Some(queue) = store.queue(TOPIC, QueueId(0)).unwrap() else { return expected };
     let mut units = Vec::new();
     while queue.min() + (units.len() as i64) < queue.max() {
         let next = queue.min() + units.len() as i64;
