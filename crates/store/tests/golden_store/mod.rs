@@ -23,6 +23,8 @@ pub struct Golden {
     pub clean: bool,
     /// Where the log ends.
     pub end: i64,
+    /// Slots and entries of an index file.
+    pub index: Shape,
     /// A topic whose queues, as many as the number says, can be appended to.
     pub appendable: (&'static str, i32),
 }
@@ -35,6 +37,7 @@ pub const CLEAN: Golden = Golden {
     flush: FlushPolicy::Async,
     clean: true,
     end: 115_009,
+    index: Shape { slots: 64, entries: 256 },
     appendable: ("GoldenNormal", 4),
 };
 
@@ -49,12 +52,14 @@ pub const EXTRAS: Golden = Golden {
     flush: FlushPolicy::Sync,
     clean: true,
     end: 12_242,
+    index: Shape { slots: 64, entries: 256 },
     appendable: ("GoldenSql", 1),
 };
 
 /// As release 4.9.7 leaves it when stopped in order: no data version in the offsets, no attributes of topics, property
 /// texts without the last separator, a checkpoint whose first time is still 0. The list is by the official decoder.
-pub const CLEAN_4: Golden = Golden { name: "golden-4x-clean", end: 29_344, ..CLEAN };
+pub const CLEAN_4: Golden =
+    Golden { name: "golden-4x-clean", end: 29_344, index: Shape { slots: 100, entries: 400 }, ..CLEAN };
 
 /// As release 4.9.7 leaves it when killed ten seconds after its start: an empty `abort`, no offsets yet.
 pub const KILLED_4: Golden = Golden { name: "golden-4x-killed", clean: false, ..CLEAN_4 };
@@ -121,7 +126,7 @@ impl Golden {
             log_directories: self.log_directories.iter().map(|name| root.join(name)).collect(),
             segment_bytes: self.segment_bytes,
             queue_file_bytes: 400,
-            index: Some(IndexOptions { shape: Shape { slots: 64, entries: 256 }, utc_offset_ms: 0 }),
+            index: Some(IndexOptions { shape: self.index, utc_offset_ms: 0 }),
             flush: self.flush,
             ..StoreOptions::new(root)
         }

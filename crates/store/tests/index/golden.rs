@@ -10,10 +10,8 @@ use cometmq_store::index::format::{IndexEntry, IndexHeader, Shape};
 use cometmq_store::index::{KeyHasher, has_key};
 use cometmq_store::{RealDisk, Store};
 
-use crate::golden_store::{ALL, CLEAN, EXTRAS, Golden, KILLED, Message};
+use crate::golden_store::{ALL, CLEAN, CLEAN_4, EXTRAS, Golden, KILLED, KILLED_4, Message};
 use crate::keyed::{ALWAYS, append, find, keyed};
-
-const SHAPE: Shape = Shape { slots: 64, entries: 256 };
 
 fn open(golden: &Golden, root: &Path) -> Store {
     Store::open(Arc::new(RealDisk), golden.options(root)).unwrap().0
@@ -26,12 +24,12 @@ fn index_files(root: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn header(bytes: &[u8]) -> IndexHeader {
-    IndexHeader::decode(bytes.first_chunk().unwrap(), SHAPE)
+fn header(bytes: &[u8], shape: Shape) -> IndexHeader {
+    IndexHeader::decode(bytes.first_chunk().unwrap(), shape)
 }
 
-fn entry(bytes: &[u8], number: u32) -> IndexEntry {
-    IndexEntry::decode(bytes[SHAPE.entry_at(number) as usize..].first_chunk().unwrap())
+fn entry(bytes: &[u8], shape: Shape, number: u32) -> IndexEntry {
+    IndexEntry::decode(bytes[shape.entry_at(number) as usize..].first_chunk().unwrap())
 }
 
 /// Keys of a message as Java indexes them.
@@ -57,7 +55,7 @@ fn assert_all_found(store: &Store, messages: &[Message]) -> usize {
 
 #[test]
 fn every_key_of_every_message_is_found_in_javas_files() {
-    for (golden, count) in [(CLEAN, 325), (EXTRAS, 73)] {
+    for (golden, count) in [(CLEAN, 325), (EXTRAS, 73), (CLEAN_4, 145)] {
         let (_directory, root) = golden.unpack();
         let before: Vec<Vec<u8>> =
             index_files(&root).iter().map(|path| std::fs::read(path).unwrap()).collect();
@@ -73,13 +71,15 @@ fn every_key_of_every_message_is_found_in_javas_files() {
 /// As a Java broker does it: a file that is not full may not be whole after a crash.
 #[test]
 fn the_file_of_a_killed_java_broker_is_made_anew() {
-    let (_directory, root) = KILLED.unpack();
-    let name = index_files(&root);
-    let store = open(&KILLED, &root);
-    assert_all_found(&store, &KILLED.messages());
-    store.close().unwrap();
-    assert_ne!(index_files(&root), name);
-    assert_eq!(index_files(&root).len(), 1);
+    for golden in [KILLED, KILLED_4] {
+        let (_directory, root) = golden.unpack();
+        let name = index_files(&root);
+        let store = open(&golden, &root);
+        assert_all_found(&store, &golden.messages());
+        store.close().unwrap();
+        assert_ne!(index_files(&root), name);
+        assert_eq!(index_files(&root).len(), 1);
+    }
 }
 
 #[test]
@@ -90,12 +90,13 @@ fn javas_entries_are_decoded_as_its_rules_say() {
             golden.messages().into_iter().map(|message| (message.phy_offset, message)).collect();
         for path in index_files(&root) {
             let bytes = std::fs::read(path).unwrap();
-            let header = header(&bytes);
+            let shape = golden.index;
+            let header = header(&bytes, shape);
             assert_eq!(header.encode(), bytes[..40]);
-            let used = bytes[40..296].chunks(4).filter(|slot| *slot != [0; 4]).count();
+            let used = bytes[40..shape.entry_at(0) as usize].chunks(4).filter(|slot| *slot != [0; 4]).count();
             assert_eq!(header.used_slots as usize, used);
             for number in 1..header.count {
-                let entry = entry(&bytes, number);
+                let entry = entry(&bytes, shape, number);
                 let message = &messages[&entry.offset.0];
                 let hasher = KeyHasher::new(&message.topic);
                 assert!(keys(message).iter().any(|key| hasher.key(key) == entry.hash), "{message:?}");
@@ -120,11 +121,11 @@ fn the_files_that_are_made_from_a_java_log_are_javas() {
         let ours: Vec<Vec<u8>> = index_files(&root).iter().map(|path| std::fs::read(path).unwrap()).collect();
         assert_eq!(ours.len(), javas.len(), "{}", golden.name);
         for (ours, javas) in ours.iter().zip(&javas) {
-            assert_eq!(header(ours), header(javas), "{}", golden.name);
+            assert_eq!(header(ours, golden.index), header(javas, golden.index), "{}", golden.name);
             assert!(ours == javas, "{}", golden.name);
         }
         let checkpoint = JavaCheckpoint::load(&RealDisk, &root.join("checkpoint")).unwrap();
-        let full = javas.iter().map(|file| header(file)).rfind(|header| header.count == 256);
+        let full = javas.iter().map(|file| header(file, golden.index)).rfind(|header| header.count == 256);
         assert_eq!(checkpoint.index, full.map_or(Millis(0), |header| header.end_time), "{}", golden.name);
     }
 }
@@ -136,7 +137,7 @@ fn a_java_index_is_gone_on_with() {
         let mut added = Vec::new();
         for life in 0..3 {
             let store = open(&golden, &root);
-            for number in 0..100 {
+            for number in 0..150 {
                 let unique = format!("new-{life}-{number}");
                 let text = keyed(&unique, "shared K-0");
                 added.push((unique, append(&store, &text, Millis(1)).unwrap().log_offset.0));
@@ -156,7 +157,8 @@ fn a_java_index_is_gone_on_with() {
         let files = index_files(&root);
         assert!(files.len() >= 4, "{}: {} files", golden.name, files.len());
         for path in &files[..files.len() - 1] {
-            assert_eq!(header(&std::fs::read(path).unwrap()).count, 256);
+            let full = header(&std::fs::read(path).unwrap(), golden.index);
+            assert_eq!(full.count, golden.index.entries);
         }
     }
 }
