@@ -1,7 +1,7 @@
 //! The store as a whole: open, append, read, sync, close. How queues come to their files is in `flush`.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -169,11 +169,7 @@ impl Store {
             Some(index) => Some(Index::open(&disk, &options.root, index, clean, java.index, &log)?),
             None => None,
         };
-        let abort = disk.open(&abort, true)?;
-        abort.set_len(0)?;
-        disk::write_all_at(&*abort, options.process_id.to_string().as_bytes(), 0)?;
-        abort.sync()?;
-        disk.sync_directory(&options.root)?;
+        mark_open(&*disk, &abort, options.process_id)?;
         let dirty = recovered.queues.loaded();
         for queue in &dirty {
             queue.dirty.store(true, Ordering::Release);
@@ -443,6 +439,15 @@ impl Store {
 /// The record that an entry points to.
 fn wanted<'a>(unit: &Unit, identity: Option<Identity<'a>>) -> Wanted<'a> {
     Wanted { offset: unit.log_offset, size: unit.size as usize, identity }
+}
+
+/// Writes the file that is there while the store is open.
+fn mark_open(disk: &dyn Disk, abort: &Path, process_id: u32) -> Result<(), DiskError> {
+    let file = disk.open(abort, true)?;
+    file.set_len(0)?;
+    disk::write_all_at(&*file, process_id.to_string().as_bytes(), 0)?;
+    file.sync()?;
+    disk.sync_directory(abort.parent().unwrap_or(Path::new(".")))
 }
 
 /// Makes the directories and takes the lock, before anything is looked at.
