@@ -164,8 +164,10 @@ fn one_bad_sector_stops_no_queue_and_a_disk_that_is_gone_skips_nothing() {
         bad 0 16384 <- commitlog/00000000000000000000
         stop
         pull
-          | 1 "queue 0 of T not readable: cannot read /s/commitlog/00000000000000000000: bad sector"
+          | waits #8
+          | cold c1
         cold
+          | c1: #8 1 "message at queue offset 0 cannot be read: cannot read /s/commitlog/00000000000000000000: bad sector"
     "#]]);
 }
 

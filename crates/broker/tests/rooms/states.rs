@@ -169,7 +169,7 @@ fn rocketmq_4771_offsets_of_lost_messages_are_taken_back_without_being_asked_for
         sync
         at 10000
         file consumerOffset.json
-          | {"cometmqChecksum":"2690eb09","dataVersion":{"counter":2,"stateVersion":0,"timestamp":10000},"offsetTable":{"T@g":{"0":1}}}
+          | {"dataVersion":{"counter":2,"stateVersion":0,"timestamp":10000},"offsetTable":{"T@g":{"0":1}}}
         stop
         query
           | 0 offset=1
@@ -193,7 +193,7 @@ fn states_are_kept_in_rocketmqs_files() {
           | 0
         at 6000
         file consumerOffset.json
-          | {"cometmqChecksum":"0fcafdbe","dataVersion":{"counter":1,"stateVersion":0,"timestamp":6000},"offsetTable":{"T@g":{"0":7,"1":8}}}
+          | {"dataVersion":{"counter":1,"stateVersion":0,"timestamp":6000},"offsetTable":{"T@g":{"0":7,"1":8}}}
     "#]]);
 }
 

@@ -8,8 +8,6 @@ use cometmq_protocol::ResponseCode;
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
 /// Pause that a broker under load asks for.
 const FLOW_CONTROL_PAUSE: Duration = Duration::from_millis(20);
-/// FLOW_CONTROL of RocketMQ.
-const FLOW_CONTROL: i32 = 215;
 
 /// What to do after the answer to a pull.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +28,7 @@ pub(super) fn of_reply(code: i32) -> Verdict {
         Some(ResponseCode::Success) => Verdict::Messages,
         Some(ResponseCode::PullNotFound | ResponseCode::PullRetryImmediately) => Verdict::Nothing,
         Some(ResponseCode::PullOffsetMoved) => Verdict::Moved,
-        None if code == FLOW_CONTROL => Verdict::Pause(FLOW_CONTROL_PAUSE),
+        Some(ResponseCode::FlowControl) => Verdict::Pause(FLOW_CONTROL_PAUSE),
         // 24 to 28 are normal while a broker has not heard of the group yet.
         Some(_) | None => Verdict::Pause(FAULT_PAUSE),
     }
