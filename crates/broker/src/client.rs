@@ -32,7 +32,8 @@ pub struct Clients {
 
 #[derive(Debug, Default)]
 struct State {
-    consumers: HashMap<String, ConsumerGroup>,
+    /// Ordered, as its members are: who is told first is the same each time.
+    consumers: BTreeMap<String, ConsumerGroup>,
     /// Producer groups by member, for transaction checks and console.
     producers: HashMap<String, HashMap<ConnectionId, Member>>,
 }
@@ -45,7 +46,7 @@ struct Member {
 
 #[derive(Debug, Default)]
 struct ConsumerGroup {
-    members: HashMap<ConnectionId, Member>,
+    members: BTreeMap<ConnectionId, Member>,
     broadcasting: bool,
     subscriptions: BTreeMap<String, Subscription>,
 }

@@ -35,6 +35,7 @@ use crate::checksums::Checksums;
 use crate::consume_queue::Queue;
 use crate::disk::{Disk, DiskError, DiskFile};
 use crate::index::KeyHashes;
+use crate::planted::{Bug, planted};
 use crate::segments::{self, OpenFiles};
 
 use damage::Damages;
@@ -267,8 +268,9 @@ impl CommitLog {
         }
         let bases = self.bases_between(durable, written);
         for base in bases.iter().copied() {
-            let synced = self.segment(base).and_then(|segment| segment.map_or(Ok(()), |s| s.file.sync()));
-            if let Err(error) = synced {
+            let sync = || self.segment(base).and_then(|segment| segment.map_or(Ok(()), |s| s.file.sync()));
+            let retry = |error| if planted(Bug::FailedSyncBelieved) { sync() } else { Err(error) };
+            if let Err(error) = sync().or_else(retry) {
                 return Err(self.fail(error));
             }
         }

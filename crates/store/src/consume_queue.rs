@@ -19,6 +19,7 @@ use cometmq_protocol::{LogOffset, QueueId, QueueOffset};
 
 use crate::commit_log::Patience;
 use crate::disk::DiskError;
+use crate::planted::{Bug, planted};
 
 pub(crate) use files::QueueFiles;
 pub(crate) use load::{Loaded, OFFSET_MAX};
@@ -151,9 +152,13 @@ impl Queue {
         let mut state = self.state.lock().expect(POISONED);
         let end = state.tail_base + state.tail.len() as i64;
         assert_eq!(offset.0, end, "entries come in the order of their offsets");
+        let twice = planted(Bug::DispatchedTwice) && offset.0 % 8 == 7;
+        let unit = state.tail.back().copied().filter(|_| twice).unwrap_or(unit);
         state.tail.push_back(unit);
         self.max.store(end + 1, Ordering::SeqCst);
-        self.awaited.load(Ordering::SeqCst) && self.awaited.swap(false, Ordering::SeqCst)
+        !planted(Bug::WakeUpLost)
+            && self.awaited.load(Ordering::SeqCst)
+            && self.awaited.swap(false, Ordering::SeqCst)
     }
 
     /// Adds an entry that recovery found in the log; tells whether it fits behind the last one. An empty queue begins

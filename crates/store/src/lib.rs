@@ -19,6 +19,7 @@ pub mod disk;
 pub mod dispatch;
 mod flush;
 pub mod index;
+pub mod planted;
 mod queues;
 mod recovery;
 mod retention;

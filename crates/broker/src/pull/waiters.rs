@@ -57,7 +57,9 @@ impl Waiters {
         if state.earliest.is_none_or(|earliest| now < earliest) {
             return Vec::new();
         }
-        let expired = state.remove(|_, deadline| deadline <= now);
+        let mut expired = state.remove(|_, deadline| deadline <= now);
+        // The map's order is another in each process.
+        expired.sort_unstable_by_key(|pull| (pull.connection, pull.opaque));
         state.earliest = state.queues.values().flatten().map(|(_, deadline)| *deadline).min();
         expired
     }

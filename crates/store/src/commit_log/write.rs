@@ -11,6 +11,7 @@ use super::tail::Batch;
 use super::{AppendError, CommitLog, POISONED, Place, Segment};
 use crate::disk::{self, DiskError};
 use crate::dispatch::Dispatch;
+use crate::planted::{Bug, planted};
 use crate::segments;
 
 /// Room is reserved in steps of this size, or to the end of the segment.
@@ -193,7 +194,9 @@ impl CommitLog {
         let file = self.disk.open(&path, true)?;
         file.set_len(self.options.segment_bytes as u64)?;
         file.sync()?;
-        self.disk.sync_directory(directory)?;
+        if !planted(Bug::DirectoryNotSynced) {
+            self.disk.sync_directory(directory)?;
+        }
         let place = Place { base, path, held: Some(Arc::clone(&file)) };
         self.segments.write().expect(POISONED).push(place);
         Ok(Segment { base, file })

@@ -488,10 +488,12 @@ impl Volume for MemoryVolume {
         let Shared { names, files, name_changes, durable_names, .. } = &mut *shared;
         for (_, id) in names.iter().filter(|(path, _)| path.starts_with(&self.directory)) {
             let File { durable, unsynced, .. } = &mut files[*id];
-            // After an error as after a failed sync of each of the files.
-            let unsynced = std::mem::take(unsynced);
-            if struck.is_ok() {
-                unsynced.iter().for_each(|(_, change)| change.apply(durable));
+            match struck {
+                Ok(_) => {
+                    std::mem::take(unsynced).iter().for_each(|(_, change)| change.apply(durable));
+                }
+                // As after a failed sync of each of the files.
+                Err(_) => unsynced.retain(|(_, change)| matches!(change, Change::Length(_))),
             }
         }
         struck?;
@@ -548,9 +550,12 @@ impl DiskFile for MemoryFile {
             return struck.map(drop);
         }
         let file = &mut shared.files[self.id];
-        let unsynced = std::mem::take(&mut file.unsynced);
-        // As Linux does it: the pages count as clean now, whatever became of them, and the next sync succeeds.
+        if struck.is_err() {
+            // As Linux does it: the pages count as clean now, whatever became of them, and the next sync succeeds.
+            file.unsynced.retain(|(_, change)| matches!(change, Change::Length(_)));
+        }
         struck?;
+        let unsynced = std::mem::take(&mut file.unsynced);
         unsynced.iter().for_each(|(_, change)| change.apply(&mut file.durable));
         Ok(())
     }

@@ -27,6 +27,8 @@ pub struct Unsynced {
 pub(super) struct Survival<'a> {
     /// How many of the changes to names survive, the oldest first: a file system keeps their order.
     pub names: usize,
+    /// Whether changes of lengths survive.
+    pub lengths: bool,
     pub write: &'a mut dyn FnMut(Unsynced) -> Fate,
 }
 
@@ -38,7 +40,9 @@ impl MemoryDisk {
             Crash::KeepAll => MemoryDisk::of(
                 self.with(|shared| shared.reopened(shared.files.clone(), shared.name_changes.clone())),
             ),
-            Crash::LoseAll => self.survivor(Survival { names: 0, write: &mut |_| Fate::Lost }),
+            Crash::LoseAll => {
+                self.survivor(Survival { names: 0, lengths: false, write: &mut |_| Fate::Lost })
+            }
             Crash::Seeded(seed) => {
                 let mut chance = Chance(seed);
                 let pending = self.unsynced_names();
@@ -53,15 +57,15 @@ impl MemoryDisk {
                     3 => Fate::Torn(chance.next()),
                     _ => Fate::Kept,
                 };
-                self.survivor(Survival { names, write: &mut write })
+                self.survivor(Survival { names, lengths: true, write: &mut write })
             }
         }
     }
 
     /// The disk after a power cut that keeps the first `names` changes of names that are not synced, and of each write
-    /// what `fate` says. Changes of lengths survive with the name changes: both are the file system's.
+    /// what `fate` says. Changes of lengths survive.
     pub fn crash_choosing(&self, names: usize, fate: &mut dyn FnMut(Unsynced) -> Fate) -> MemoryDisk {
-        self.survivor(Survival { names, write: fate })
+        self.survivor(Survival { names, lengths: true, write: fate })
     }
 
     /// The writes that are not synced, in the order in which they were made.
@@ -97,7 +101,8 @@ impl MemoryDisk {
                 .collect();
             for (sequence, id, n) in order {
                 let (_, change) = &shared.files[id].unsynced[n];
-                let fate = change.as_write(sequence).map_or(Fate::Kept, &mut *survival.write);
+                let length = if survival.lengths { Fate::Kept } else { Fate::Lost };
+                let fate = change.as_write(sequence).map_or(length, &mut *survival.write);
                 apply_partly(change, fate, &mut files[id]);
             }
             for file in &mut files {
