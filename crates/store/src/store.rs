@@ -155,7 +155,8 @@ impl Store {
         let end = recovered.end;
         let last_stored_at = recovered.last_stored_at.max(java.physic);
         let ends = Ends {
-            durable: recovered.report.scanned_from,
+            // After a crash recovery made all of it durable.
+            durable: if clean { recovered.report.scanned_from } else { end },
             end,
             // We close a store with this position at its end.
             ours_until: known.filter(|known| clean && *known != end),
