@@ -13,6 +13,7 @@ use cometmq_protocol::{
     ResponseCode, SerializeType,
 };
 use cometmq_store::config_file::ConfigFileError;
+use cometmq_store::planted::{Bug, planted};
 use cometmq_store::{Disk, DiskError, FlushPolicy, Queue, RecoveryReport, Store, StoreOptions};
 
 use crate::client::Clients;
@@ -149,6 +150,8 @@ impl Broker {
         let groups =
             Groups::open(Arc::clone(&disk), path("subscriptionGroup.json"), config.auto_create_group)?;
         let offsets = Offsets::open(disk, path("consumerOffset.json"), report.end, report.clean)?;
+        // Before the first message: after one more crash the end that the log has now could not be told any more.
+        offsets.save(now).map_err(ConfigFileError::from)?;
         let broker = Broker {
             store,
             topics,
@@ -281,7 +284,9 @@ impl Broker {
             Ok(accepted) => {
                 turn.appended = true;
                 if !header.is_oneway() {
-                    turn.held_until = turn.held_until.max(accepted.end);
+                    let unwritten = planted(Bug::AckBeforeWrite);
+                    turn.held_until =
+                        if unwritten { turn.held_until } else { turn.held_until.max(accepted.end) };
                     accepted.encode(header.opaque, serialize_type, &mut turn.held);
                 }
                 None

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use cometmq_protocol::headers::offset::*;
 use cometmq_protocol::{DataVersion, LogOffset, Millis, QueueId, QueueOffset, Reply, ResponseCode};
 use cometmq_store::config_file::{self, ConfigFileError};
+use cometmq_store::planted::{Bug, planted};
 use cometmq_store::{Disk, DiskError, Queue, Store};
 use serde::{Deserialize, Serialize};
 
@@ -77,11 +78,13 @@ impl Offsets {
     ) -> Result<Offsets, ConfigFileError> {
         let mut table: OffsetTable = config_file::load(&*disk, &path)?.unwrap_or_default();
         table.opened_at = table.unchecked_from.map_or(log_end, |from| log_end.min(LogOffset(from)));
+        let known_before = table.unchecked_from;
         if !clean || table.unchecked_from.is_some() {
             table.unchecked_from = Some(table.opened_at.0);
             table.checked_up_to = Some(String::new());
         }
-        Ok(Offsets { disk, path, table: Mutex::new(table), unsaved: AtomicBool::new(false) })
+        let unsaved = AtomicBool::new(table.unchecked_from != known_before && !table.offset_table.is_empty());
+        Ok(Offsets { disk, path, table: Mutex::new(table), unsaved })
     }
 
     /// Where a group stands in a queue: the next offset that it wants.
@@ -103,15 +106,16 @@ impl Offsets {
         if standing.is_checked {
             return Ok(Some(QueueOffset(standing.offset)));
         }
-        // A queue without any message may be one whose messages expired: its numbers go on elsewhere.
-        let found = store.queue(topic, queue)?.filter(|found| found.max().0 > 0);
-        let Some(found) = found else { return Ok(Some(QueueOffset(standing.offset))) };
-        let end = store.end_before(&found, opened_at)?;
+        // A queue that is not there begins at 0 when it comes.
+        let end = match store.queue(topic, queue)? {
+            Some(found) => store.end_before(&found, opened_at)?,
+            None => QueueOffset(0),
+        };
         let mut table = self.table.lock().expect(POISONED);
         let now = table.offset_table.entry(key.clone()).or_default().entry(queue.0).or_insert(standing);
         if !now.is_checked {
             now.is_checked = true;
-            if now.offset > end.0 {
+            if now.offset > end.0 && !planted(Bug::OffsetBeyondTheEnd) {
                 tracing::warn!(key, %queue, offset = now.offset, end = end.0, "offset behind the queue's end");
                 now.offset = end.0;
                 self.unsaved.store(true, Ordering::Release);
@@ -140,7 +144,8 @@ impl Offsets {
         queue: QueueId,
         offset: QueueOffset,
     ) -> Result<(), DiskError> {
-        if self.get(store, group, topic, queue)?.is_none_or(|known| known < offset) {
+        let back = planted(Bug::OffsetRolledBack);
+        if self.get(store, group, topic, queue)?.is_none_or(|known| known < offset || back) {
             self.set(group, topic, queue, offset);
         }
         Ok(())
