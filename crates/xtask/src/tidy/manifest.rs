@@ -26,6 +26,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer { name: "fuzz", below: &["protocol", "store"], tokio: false },
     Layer { name: "xtask", below: &["protocol", "store", "remoting", "client"], tokio: true },
+    Layer { name: "sim", below: &["protocol", "store", "namesrv", "broker"], tokio: false },
 ];
 
 /// Checks the manifest of the crate in folder `name`.
