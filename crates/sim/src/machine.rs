@@ -302,7 +302,8 @@ fn config(plan: &Plan) -> BrokerConfig {
     }
 }
 
-fn peer(connection: u64) -> Peer {
+/// Who speaks by a connection.
+pub fn peer(connection: u64) -> Peer {
     let remote = SocketAddr::from(([10, 0, 1, 1], 1024 + (connection % 60_000) as u16));
     let local = SocketAddr::from(([10, 0, 0, 1], 10911));
     Peer { connection: ConnectionId(connection), remote, local }

@@ -12,6 +12,7 @@ mod interop;
 mod java_server;
 mod ports;
 mod process;
+mod sim;
 mod surefire;
 mod table;
 mod test;
@@ -46,6 +47,8 @@ enum Command {
     Torture(torture::TortureArgs),
     /// Runs the fuzz targets: any bytes, no panic, bounded memory, what is read is written the same
     Fuzz(fuzz::FuzzArgs),
+    /// Runs the simulator: whole brokers from seeds, or every crash state, or every failing call
+    Sim(sim::SimArgs),
     /// Fetches the Java name server and broker, and tells how to run them
     JavaServer(java_server::JavaServerArgs),
     /// Measures our server beside the Java server and a null server
@@ -70,6 +73,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Interop(args) => interop::run(args)?,
         Command::Torture(args) => torture::run(args)?,
         Command::Fuzz(args) => fuzz::run(args)?,
+        Command::Sim(args) => sim::run(args)?,
         Command::JavaServer(args) => java_server::run(args)?,
         Command::Bench(args) => bench::run(args)?,
     }

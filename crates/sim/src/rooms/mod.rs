@@ -11,6 +11,8 @@ mod pull;
 mod route;
 mod send;
 
+pub(crate) use send::send_fields;
+
 use bytes::Bytes;
 use cometmq_protocol::{Fields, Frame, RequestCode};
 

@@ -83,7 +83,7 @@ pub(super) fn make(number: usize, core: &mut Core) -> Box<dyn Room> {
 }
 
 /// The header of a send.
-pub(super) fn send_fields(topic: &str, queue: i32, batch: bool, properties: &str) -> Fields<'static> {
+pub(crate) fn send_fields(topic: &str, queue: i32, batch: bool, properties: &str) -> Fields<'static> {
     fields(&SendMessageHeader {
         producer_group: "p".into(),
         topic: topic.into(),
