@@ -1,4 +1,4 @@
-//! Offsets of a group: one client reads and commits with its pulls, another commits by itself and asks.
+//! Offsets of a group: two clients read and commit with their pulls, another commits by itself and asks.
 //!
 //! Laws: an acknowledged commit is what the group stands at, until a later one; what comes with an older pull by another
 //! connection takes nothing back; after a crash a group stands at something that was committed, never beyond its queue.
@@ -21,7 +21,7 @@ const PAUSE: u64 = SECOND / 20;
 #[derive(Debug)]
 struct Offsets {
     number: usize,
-    reader: usize,
+    readers: [usize; 2],
     committer: usize,
     /// Messages before this offset were delivered.
     consumed: i64,
@@ -34,7 +34,7 @@ struct Offsets {
 
 #[derive(Clone, Copy, Debug)]
 enum Asked {
-    Pull(i64),
+    Pull { from: i64, reader: usize },
     Commit(i64),
     Query { at_least: Option<i64> },
 }
@@ -43,7 +43,7 @@ enum Asked {
 pub(super) fn make(number: usize, core: &mut Core) -> Box<dyn Room> {
     Box::new(Offsets {
         number,
-        reader: core.session(number, "the reader".into()),
+        readers: ["one reader", "the other reader"].map(|name| core.session(number, name.into())),
         committer: core.session(number, "the committer".into()),
         consumed: 0,
         committed: None,
@@ -53,12 +53,12 @@ pub(super) fn make(number: usize, core: &mut Core) -> Box<dyn Room> {
 }
 
 impl Offsets {
-    fn read(&mut self, core: &mut Core) {
+    fn read(&mut self, core: &mut Core, reader: usize) {
         let topic = core.ledger.topics[KEY.0].clone();
         let from = self.consumed;
         let fields = pull_fields(GROUP, &topic, KEY.1, from, Some(from), 0);
-        let opaque = core.ask(self.reader, Server::Broker, Ask::plain(RequestCode::PullMessage, fields));
-        self.asked.insert(opaque, Asked::Pull(from));
+        let opaque = core.ask(reader, Server::Broker, Ask::plain(RequestCode::PullMessage, fields));
+        self.asked.insert(opaque, Asked::Pull { from, reader });
     }
 
     fn commit(&mut self, core: &mut Core) {
@@ -84,15 +84,18 @@ impl Room for Offsets {
     }
 
     fn woken(&mut self, core: &mut Core, tag: u64) {
-        let asks = |asked: &Asked| matches!(asked, Asked::Pull(_));
+        let is_pull = |asked: &Asked| matches!(asked, Asked::Pull { .. });
         if core.is_settled() {
             return;
         }
         if tag == 0 {
-            if !self.asked.values().any(asks) {
-                self.read(core);
+            for reader in self.readers {
+                let pulls = |asked: &Asked| matches!(asked, Asked::Pull { reader: by, .. } if *by == reader);
+                if !self.asked.values().any(pulls) {
+                    self.read(core, reader);
+                }
             }
-            if self.asked.values().all(asks) {
+            if self.asked.values().all(is_pull) {
                 self.commit(core);
             }
         }
@@ -107,7 +110,7 @@ impl Room for Offsets {
             return;
         };
         match asked {
-            Asked::Pull(from) => {
+            Asked::Pull { from, .. } => {
                 match read_pull(core, KEY, from, frame, *sent_at, answer.arrived_at.unwrap_or(*sent_at)) {
                     Pulled::Found(_, next) => self.consumed = self.consumed.max(next),
                     Pulled::Moved(next) => self.consumed = next,
