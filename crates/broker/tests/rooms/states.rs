@@ -99,7 +99,7 @@ fn an_offset_behind_the_end_of_what_a_power_cut_left_is_taken_back() {
         query
           | 0 offset=1
         query queueId=1
-          | 0 offset=9
+          | 0 offset=0
     "#]]);
 }
 
