@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use cometmq_broker::query::QueryRules;
 use cometmq_broker::topic::TopicRules;
 use cometmq_broker::{Broker, BrokerConfig, Effects, Turn};
 use cometmq_namesrv::{NameServer, NamesrvOptions};
@@ -234,6 +235,10 @@ impl Host {
         let mut turn = Turn::new(self.wall(now), peer(0), &mut out);
         broker.handle(&mut turn, &frame, &mut effects).map_err(|error| error.to_string())?;
         broker.finish(turn, &mut effects);
+        for cold in std::mem::take(&mut effects.cold) {
+            broker.read_cold(cold, &mut effects);
+            out.extend(effects.deliveries.drain(..).flat_map(|delivery| delivery.frames));
+        }
         let frame = frame::cut(&mut out, FrameLimits::default()).map_err(|error| error.to_string())?;
         frame.ok_or_else(|| format!("request {code} of the auditor is not answered"))
     }
@@ -298,6 +303,7 @@ fn config(plan: &Plan) -> BrokerConfig {
         sync_flush_timeout_ms: 5000,
         offset_save_interval_ms: plan.offset_save_ms,
         memory_bytes: 1 << 30,
+        query: QueryRules::default(),
         process_id: 1,
     }
 }

@@ -455,7 +455,16 @@ impl Core {
         self.apply(outcome.effects);
     }
 
-    fn apply(&mut self, effects: Effects) {
+    fn apply(&mut self, mut effects: Effects) {
+        // What waits for the disk is read before anything else happens.
+        while let Some(broker) = self.host.broker.as_ref().filter(|_| !effects.cold.is_empty()) {
+            for cold in std::mem::take(&mut effects.cold) {
+                broker.read_cold(cold, &mut effects);
+            }
+            if self.died() {
+                return;
+            }
+        }
         for delivery in effects.deliveries {
             self.send(delivery.connection.0, false, delivery.frames);
         }

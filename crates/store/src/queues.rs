@@ -191,9 +191,14 @@ impl Queues {
         queue
     }
 
-    /// All queues that are in memory.
+    /// All queues that are in memory, in order: a map's order is another in each process, and that of the calls to the
+    /// disk that follow is to be the same.
     pub fn loaded(&self) -> Vec<Arc<Queue>> {
-        self.loaded.read().expect(POISONED).values().flat_map(|queues| queues.values().cloned()).collect()
+        let loaded = self.loaded.read().expect(POISONED);
+        let mut queues: Vec<Arc<Queue>> =
+            loaded.values().flat_map(|queues| queues.values().cloned()).collect();
+        queues.sort_unstable_by(|a, b| (a.topic().as_str(), a.id()).cmp(&(b.topic().as_str(), b.id())));
+        queues
     }
 
     /// The same, and whoever is being loaded right now is among them.

@@ -169,7 +169,7 @@ fn rocketmq_4771_offsets_of_lost_messages_are_taken_back_without_being_asked_for
         sync
         at 10000
         file consumerOffset.json
-          | {"dataVersion":{"counter":2,"stateVersion":0,"timestamp":10000},"offsetTable":{"T@g":{"0":1}}}
+          | {"dataVersion":{"counter":3,"stateVersion":0,"timestamp":10000},"offsetTable":{"T@g":{"0":1}}}
         stop
         query
           | 0 offset=1
