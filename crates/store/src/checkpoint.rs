@@ -17,6 +17,8 @@ pub(crate) use crate::two_slots::SLOT_BYTES;
 const JAVA_BYTES: usize = 4096;
 /// How much earlier than its times say recovery begins: they are written a little after the fact.
 const JAVA_SLACK_MS: i64 = 3000;
+/// How much later than what else is known a time is believed.
+const LEAD_MAX_MS: i64 = 24 * 60 * 60 * 1000;
 /// First bytes of each copy of our position.
 const MAGIC: u64 = 0x434F_4D45_544D_5131;
 
@@ -64,6 +66,25 @@ impl JavaCheckpoint {
         let file = disk.open(path, true)?;
         disk::write_all_at(&*file, &bytes, 0)?;
         file.sync()
+    }
+
+    /// Takes back a time of storing that is more than a day later than everything else that is known, `last_stored_at`
+    /// of the newest record read included: the file has no checksum, and one bit would put all store times to come
+    /// into the far future.
+    pub fn doubt_times(&mut self, last_stored_at: Millis) {
+        let (physic, logics) = (self.physic, self.logics);
+        let believed = |time: Millis, other: Millis| {
+            let known = other.max(last_stored_at);
+            if time.0 > known.0.saturating_add(LEAD_MAX_MS) { known } else { time }
+        };
+        self.physic = believed(physic, logics);
+        self.logics = believed(logics, physic);
+        if (physic, logics) != (self.physic, self.logics) {
+            tracing::warn!(
+                %physic, %logics, believed = %self.physic,
+                "a time in the file `checkpoint` is not possible; it was damaged, and is written anew"
+            );
+        }
     }
 
     /// Everything stored before this time is in the queues' files.

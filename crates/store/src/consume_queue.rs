@@ -179,6 +179,11 @@ impl Queue {
         true
     }
 
+    /// The last entry that recovery has added.
+    pub(crate) fn last_restored(&self) -> Option<Unit> {
+        self.state.lock().expect(POISONED).tail.back().copied()
+    }
+
     /// Forgets all entries and begins anew at `offset`: the numbers of a topic that was removed and made again start
     /// over, and only the newest messages of a number can be reached.
     pub(crate) fn restart(&self, offset: QueueOffset) {

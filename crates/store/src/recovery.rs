@@ -1,14 +1,17 @@
 //! Opening a store: where the log ends, and the queue entries that its files may lack.
 //!
 //! The log alone is believed. Entries of records from the starting point on are entered anew, so recovering twice gives
-//! the same store. The first record that is not whole ends the log; what lies behind it is erased, for it could look
-//! like records later.
+//! the same store. Behind the starting point the first record that is not whole ends the log; what lies behind it is
+//! erased, for it could look like records later. What is before the starting point is durable: when all queues must be
+//! made anew, damage there is passed over and nothing is erased, see [`durable`].
 //!
 //! Only queues with records behind the starting point are looked at, so that opening costs what was written since, not
 //! what is there. The others are looked at when they are first asked for, in `queues`.
 
+mod durable;
+
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cometmq_protocol::message::RecordView;
@@ -23,6 +26,9 @@ use crate::dispatch::{self, Place};
 use crate::planted::{Bug, planted};
 use crate::queues::Queues;
 use crate::segments::{self, Found, SegmentError};
+use crate::walk::RECORD_BYTES_MAX;
+
+use durable::{Damaged, Passed};
 
 /// Bytes read at once while scanning.
 const WINDOW_BYTES: usize = 1024 * 1024;
@@ -60,6 +66,8 @@ pub(crate) struct Layout<'a> {
     pub disk: &'a Arc<dyn Disk>,
     pub log_directories: &'a [PathBuf],
     pub segment_bytes: i64,
+    /// Directory of the checksums.
+    pub checksums: &'a Path,
     pub queue_files: &'a Arc<QueueFiles>,
 }
 
@@ -91,13 +99,13 @@ pub(crate) fn recover(
     }
     let log = Log { disk: layout.disk, segment_bytes: layout.segment_bytes, segments: found };
     let from = log.starting_point(position, java)?;
-    let attempt = replay(layout, &log, from, false)?;
+    let attempt = replay(layout, &log, from, from)?;
     let replayed = match attempt {
         Some(replayed) => replayed,
         None => {
             // A queue lacks entries before the starting point: its files are older than the checkpoint says.
             tracing::warn!(from = %from, "consume queues lack entries; rebuilding all of them from the log's start");
-            replay(layout, &log, log.start(), true)?
+            replay(layout, &log, log.start(), from)?
                 .expect("a queue whose every entry is seen takes any offset")
         }
     };
@@ -120,15 +128,16 @@ struct Replayed {
 }
 
 /// Enters what the log has from `from` on into the queues as they were before. `None` when an entry in between is
-/// missing. With `reset` every queue on disk is cut back to `from`, else those only that get an entry.
+/// missing. What is before `durable` ends nowhere; if there is such a part, every queue on disk is cut back to `from`,
+/// else those only that get an entry.
 fn replay(
     layout: &Layout<'_>,
     log: &Log<'_>,
     from: LogOffset,
-    reset: bool,
+    durable: LogOffset,
 ) -> Result<Option<Replayed>, SegmentError> {
     let queues = Queues::new(Arc::clone(layout.queue_files));
-    if reset {
+    if from < durable {
         for (topic, id) in layout.queue_files.list()? {
             let loaded = layout.queue_files.load_before(&topic, id, log.start(), from)?;
             queues.insert(topic, id, loaded);
@@ -141,16 +150,25 @@ fn replay(
         written: Vec::new(),
         unknown: HashSet::new(),
         restarted: HashSet::new(),
+        damaged: Damaged::default(),
         whole: true,
     };
     let mut last_stored_at = Millis(0);
     let mut records = 0;
-    let Scanned { end, torn } = log.scan(from, |record| {
+    let mut enter = |replay: &mut Replay, record: &RecordView<'_>| {
         records += 1;
         last_stored_at = last_stored_at.max(record.store_timestamp);
         let mut places = dispatch::places(record).into_iter();
         places.try_for_each(|place| replay.enter(record, &place))
+    };
+    log.pass(layout.checksums, from, durable, &mut |passed| match passed {
+        Passed::Record(record) => enter(&mut replay, record),
+        Passed::Damaged(path, from, to) => {
+            replay.damaged.add(path, from, to);
+            Ok(())
+        }
     })?;
+    let Scanned { end, torn } = log.scan(durable, |record| enter(&mut replay, record))?;
     let queues = replay.end()?;
     Ok(queues.map(|queues| Replayed { queues, end, last_stored_at, records, torn }))
 }
@@ -164,6 +182,7 @@ struct Replay {
     written: Vec<(Arc<Queue>, QueueOffset)>,
     unknown: HashSet<String>,
     restarted: HashSet<(TopicName, QueueId)>,
+    damaged: Damaged,
     /// No entry is missing.
     whole: bool,
 }
@@ -174,7 +193,10 @@ impl Replay {
         let unit =
             Unit { log_offset: record.log_offset, size: record.total as i32, tags_code: place.tags_code };
         let all_seen = self.from == self.log_start;
-        let fits = queue.restore(place.queue_offset, unit, all_seen);
+        let fits = queue.restore(place.queue_offset, unit, all_seen)
+            || all_seen
+                && self.damaged.fill(&queue, place)
+                && queue.restore(place.queue_offset, unit, all_seen);
         if !fits && !place.additional {
             if all_seen {
                 self.restarted.insert((queue.topic().clone(), place.queue_id));
@@ -256,8 +278,8 @@ impl Log<'_> {
         LogOffset(self.segments.last().map_or(0, |segment| segment.base + self.segment_bytes))
     }
 
-    /// Our own position where there is one; else the newest segment that begins before the times of RocketMQ's
-    /// checkpoint.
+    /// Our own position where there is one; else the newest segment whose first record is whole and was stored before
+    /// the times of RocketMQ's checkpoint.
     fn starting_point(
         &self,
         position: Option<LogOffset>,
@@ -269,14 +291,30 @@ impl Log<'_> {
             return Ok(position);
         }
         for segment in self.segments.iter().rev() {
-            let mut head = [0; RECORD_BYTES_MIN + 24];
-            disk::read_full_at(&*self.disk.open(&segment.path, false)?, &mut head, 0)?;
-            let stored_at = peek_store_time(&head);
+            let stored_at = self.first_stored_at(segment)?;
             if stored_at.is_some_and(|at| at.0 > 0 && at <= java.safe_before()) {
                 return Ok(LogOffset(segment.base));
             }
         }
         Ok(self.start())
+    }
+
+    /// The store time of the record with which a segment begins, if it is whole.
+    fn first_stored_at(&self, segment: &Found) -> Result<Option<Millis>, DiskError> {
+        let file = self.disk.open(&segment.path, false)?;
+        let at = LogOffset(segment.base);
+        let mut bytes = vec![0; BLANK_BYTES];
+        disk::read_full_at(&*file, &mut bytes, 0)?;
+        if let Next::More(needed) = next(&bytes, at, self.segment_bytes)
+            && needed <= RECORD_BYTES_MAX
+        {
+            bytes.resize(needed, 0);
+            disk::read_full_at(&*file, &mut bytes, 0)?;
+        }
+        Ok(match next(&bytes, at, self.segment_bytes) {
+            Next::Record(record) => Some(record.store_timestamp),
+            Next::Blank | Next::End | Next::More(_) => None,
+        })
     }
 
     /// Hands every whole record from `from` on to `each`, and tells where they end.

@@ -132,27 +132,30 @@ impl Store {
         let lock = prepare(&*disk, &options)?;
         let abort = options.root.join("abort");
         let clean = !disk.exists(&abort)?;
-        let java = JavaCheckpoint::load(&*disk, &options.root.join("checkpoint"))?;
+        let mut java = JavaCheckpoint::load(&*disk, &options.root.join("checkpoint"))?;
         let (position, known) = DispatchedPosition::load(&*disk, options.root.join("cometmq/dispatched"))?;
         let queue_root = options.root.join("consumequeue");
         // Before anything is written below it.
         let mut unsynced = Unsynced::new(Arc::clone(&disk), &queue_root)?;
         let queue_files = Arc::new(QueueFiles::new(Arc::clone(&disk), queue_root, options.queue_file_bytes));
+        let checksums = options.root.join("cometmq/checksums");
         let layout = Layout {
             disk: &disk,
             log_directories: &options.log_directories,
             segment_bytes: options.segment_bytes,
+            checksums: &checksums,
             queue_files: &queue_files,
         };
         let recovered = recovery::recover(&layout, clean, known, java)?;
         let log_options = CommitLogOptions {
             directories: options.log_directories.clone(),
-            checksums: options.root.join("cometmq/checksums"),
+            checksums: checksums.clone(),
             segment_bytes: options.segment_bytes,
             hot_bytes: HOT_BYTES,
             unwritten_bytes_max: UNWRITTEN_BYTES_MAX,
         };
         let end = recovered.end;
+        java.doubt_times(recovered.last_stored_at);
         let last_stored_at = recovered.last_stored_at.max(java.physic);
         let ends = Ends {
             // After a crash recovery made all of it durable.

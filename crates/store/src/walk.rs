@@ -13,7 +13,7 @@ use crate::commit_log::{Piece, Wrong};
 const HEAD_BYTES: usize = 36;
 
 /// No record is longer: its message came in a frame of 16 MiB at most.
-const RECORD_BYTES_MAX: usize = 32 * 1024 * 1024;
+pub(crate) const RECORD_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Something that a walk met.
 pub(crate) enum Met<'a> {
