@@ -23,6 +23,9 @@ use crate::store::Store;
 
 /// Bytes of log after which the queues are made durable: a start after a crash scans about as much.
 const SYNC_LOG_BYTES: i64 = 128 * 1024 * 1024;
+/// The same at the first flush after opening: what was scanned then is not to be scanned again, however short-lived the
+/// process is.
+const SYNC_SCANNED_BYTES: i64 = 4 * 1024 * 1024;
 /// Time after which they are in any case.
 const SYNC_INTERVAL_MS: i64 = 30_000;
 /// Entries that stay in memory behind a flush in all queues together, for consumers that keep up.
@@ -69,8 +72,9 @@ impl Store {
         let mut indexed = self.index_behind();
         let mut flushing = self.flushing.lock().expect(POISONED);
         let reachable = self.write_queues(&mut flushing)?;
+        let limit = if flushing.synced_at.is_none() { SYNC_SCANNED_BYTES } else { SYNC_LOG_BYTES };
         let waited = now.0 - flushing.synced_at.get_or_insert(now).0;
-        if reachable - flushing.position.get() > SYNC_LOG_BYTES || !(0..SYNC_INTERVAL_MS).contains(&waited) {
+        if reachable - flushing.position.get() > limit || !(0..SYNC_INTERVAL_MS).contains(&waited) {
             flushing.synced_at = Some(now);
             indexed = indexed.and_then(|()| self.flush_index(false));
             self.sync_queues(&mut flushing, reachable)?;

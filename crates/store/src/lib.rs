@@ -15,6 +15,7 @@ mod checksums;
 pub mod commit_log;
 pub mod config_file;
 pub mod consume_queue;
+mod cutting;
 pub mod disk;
 pub mod dispatch;
 mod flush;

@@ -21,6 +21,7 @@ use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 
 use crate::checkpoint::JavaCheckpoint;
 use crate::consume_queue::{OFFSET_MAX, Queue, QueueFiles, Unit};
+use crate::cutting;
 use crate::disk::{self, Disk, DiskError, DiskFile};
 use crate::dispatch::{self, Place};
 use crate::planted::{Bug, planted};
@@ -64,6 +65,8 @@ pub struct RecoveryReport {
 #[derive(Debug)]
 pub(crate) struct Layout<'a> {
     pub disk: &'a Arc<dyn Disk>,
+    /// Where it is noted that a segment is being cut.
+    pub cutting: &'a Path,
     pub log_directories: &'a [PathBuf],
     pub segment_bytes: i64,
     /// Directory of the checksums.
@@ -78,14 +81,11 @@ pub(crate) fn recover(
     position: Option<LogOffset>,
     java: JavaCheckpoint,
 ) -> Result<Recovered, SegmentError> {
+    let segment_bytes = layout.segment_bytes as u64;
+    cutting::resume(&**layout.disk, layout.cutting, layout.log_directories, segment_bytes)?;
     let mut found = Vec::new();
     for directory in layout.log_directories {
-        found.extend(segments::find(
-            &**layout.disk,
-            directory,
-            layout.segment_bytes as u64,
-            "mappedFileSizeCommitLog",
-        )?);
+        found.extend(segments::find(&**layout.disk, directory, segment_bytes, "mappedFileSizeCommitLog")?);
     }
     found.sort_by_key(|segment| segment.base);
     let neighbours = found.iter().zip(found.iter().skip(1));
@@ -407,9 +407,11 @@ impl Log<'_> {
             if erase && behind < self.segment_bytes {
                 let file = self.disk.open(&segment.path, false)?;
                 if !is_zero_behind(&*file, behind)? {
+                    cutting::begin(&**layout.disk, layout.cutting, &segment.path)?;
                     file.set_len(behind as u64)?;
                     file.set_len(self.segment_bytes as u64)?;
                     file.sync()?;
+                    cutting::end(&**layout.disk, layout.cutting)?;
                 }
             }
         }

@@ -141,19 +141,13 @@ impl Store {
         let checksums = options.root.join("cometmq/checksums");
         let layout = Layout {
             disk: &disk,
+            cutting: &options.root.join("cometmq/cutting"),
             log_directories: &options.log_directories,
             segment_bytes: options.segment_bytes,
             checksums: &checksums,
             queue_files: &queue_files,
         };
         let recovered = recovery::recover(&layout, clean, known, java)?;
-        let log_options = CommitLogOptions {
-            directories: options.log_directories.clone(),
-            checksums: checksums.clone(),
-            segment_bytes: options.segment_bytes,
-            hot_bytes: HOT_BYTES,
-            unwritten_bytes_max: UNWRITTEN_BYTES_MAX,
-        };
         let end = recovered.end;
         java.doubt_times(recovered.last_stored_at);
         let last_stored_at = recovered.last_stored_at.max(java.physic);
@@ -165,7 +159,7 @@ impl Store {
             ours_until: known.filter(|known| clean && *known != end),
             last_stored_at,
         };
-        let log = CommitLog::new(Arc::clone(&disk), log_options, recovered.segments, ends)?;
+        let log = CommitLog::new(Arc::clone(&disk), log_options(&options), recovered.segments, ends)?;
         if options.flush == FlushPolicy::Sync {
             // What is readable is durable.
             log.sync().map_err(|error| DiskError::clone(&error))?;
@@ -445,6 +439,16 @@ impl Store {
 /// The record that an entry points to.
 fn wanted<'a>(unit: &Unit, identity: Option<Identity<'a>>) -> Wanted<'a> {
     Wanted { offset: unit.log_offset, size: unit.size as usize, identity }
+}
+
+fn log_options(options: &StoreOptions) -> CommitLogOptions {
+    CommitLogOptions {
+        directories: options.log_directories.clone(),
+        checksums: options.root.join("cometmq/checksums"),
+        segment_bytes: options.segment_bytes,
+        hot_bytes: HOT_BYTES,
+        unwritten_bytes_max: UNWRITTEN_BYTES_MAX,
+    }
 }
 
 /// Writes the file that is there while the store is open.

@@ -275,6 +275,41 @@ fn recovering_twice_gives_the_same_store() {
 }
 
 #[test]
+fn a_start_that_is_killed_anywhere_keeps_no_later_one_from_starting() {
+    let disk = MemoryDisk::new();
+    let store = open(&disk, FlushPolicy::Async);
+    for number in 0..20 {
+        append(&store, 0, number).unwrap();
+    }
+    store.write(&mut Vec::new());
+    store.sync(&mut Vec::new()).unwrap();
+    let end = store.log().written().0;
+    drop(store);
+    // A torn tail, so that there is something to erase.
+    let segment = format!("/store/commitlog/{:020}", end / 4096 * 4096);
+    let torn = disk.crash(Crash::KeepAll);
+    let file = torn.open(Path::new(&segment), false).unwrap();
+    file.write_at(&[0, 0, 0, 200, 1], (end % 4096) as u64).unwrap();
+    file.sync().unwrap();
+    let mut cut_short = 0;
+    for n in 1.. {
+        let disk = torn.crash(Crash::KeepAll);
+        disk.die_at(n);
+        let started = Store::open(Arc::new(disk.clone()), options(FlushPolicy::Async)).is_ok();
+        for crash in [Crash::KeepAll, Crash::LoseAll, Crash::Seeded(n)] {
+            let left = disk.crash(crash);
+            let listed = left.list(Path::new("/store/commitlog")).unwrap();
+            cut_short += u32::from(listed.iter().any(|entry| entry.bytes > 0 && entry.bytes < 4096));
+            assert_eq!(read_all(&open(&left, FlushPolicy::Async), 0), 20, "killed at call {n}, {crash:?}");
+        }
+        if started {
+            break;
+        }
+    }
+    assert!(cut_short > 0, "some kill left a segment that was too short");
+}
+
+#[test]
 fn whichever_call_fails_nothing_confirmed_is_lost() {
     for fault in [Fault::Io, Fault::Full, Fault::Short] {
         for n in 1..400 {

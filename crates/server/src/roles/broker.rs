@@ -256,7 +256,13 @@ impl Shell {
     }
 
     fn flush_loop(&self) {
-        while self.flushing.wait(QUEUE_FLUSH) {
+        // At once what a crash left: a process that lives for less than the interval makes progress all the same.
+        let mut effects = Effects::default();
+        let _ = self.broker.sync(&mut effects);
+        self.apply(effects);
+        let mut interval = Duration::ZERO;
+        while self.flushing.wait(interval) {
+            interval = QUEUE_FLUSH;
             if let Err(error) = self.broker.store().flush_due(clock::now()) {
                 tracing::error!(%error, "consume queues not flushed; the next start takes longer");
             }
