@@ -87,43 +87,43 @@ pub(crate) fn parse(name: &str) -> Option<i64> {
     if name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit()) { name.parse().ok() } else { None }
 }
 
-/// Open files by what their owner calls them. When they become too many, those that were not used for the longest time
+/// Open files by what their owner calls them, or whatever else it knows of them. When they become too many, those that were not used for the longest time
 /// are closed.
 #[derive(Debug)]
-pub(crate) struct OpenFiles<K> {
+pub(crate) struct OpenFiles<K, F = Arc<dyn DiskFile>> {
     files_max: usize,
-    state: Mutex<Open<K>>,
+    state: Mutex<Open<K, F>>,
 }
 
 #[derive(Debug)]
-struct Open<K> {
-    files: HashMap<K, Used>,
+struct Open<K, F> {
+    files: HashMap<K, Used<F>>,
     /// Counts uses: the higher a file's number, the later it was used.
     uses: u64,
 }
 
 #[derive(Debug)]
-struct Used {
-    file: Arc<dyn DiskFile>,
+struct Used<F> {
+    file: F,
     last: u64,
 }
 
-impl<K: Eq + Hash> OpenFiles<K> {
-    pub fn new(files_max: usize) -> OpenFiles<K> {
+impl<K: Eq + Hash, F: Clone> OpenFiles<K, F> {
+    pub fn new(files_max: usize) -> OpenFiles<K, F> {
         assert!(files_max > 0, "a file that is used is open");
         OpenFiles { files_max, state: Mutex::new(Open { files: HashMap::new(), uses: 0 }) }
     }
 
-    pub fn get(&self, key: &K) -> Option<Arc<dyn DiskFile>> {
+    pub fn get(&self, key: &K) -> Option<F> {
         let mut state = self.state.lock().expect(POISONED);
         state.uses += 1;
         let now = state.uses;
         let used = state.files.get_mut(key)?;
         used.last = now;
-        Some(Arc::clone(&used.file))
+        Some(used.file.clone())
     }
 
-    pub fn insert(&self, key: K, file: Arc<dyn DiskFile>) {
+    pub fn insert(&self, key: K, file: F) {
         let mut state = self.state.lock().expect(POISONED);
         if state.files.len() >= self.files_max {
             state.close_oldest();
@@ -133,13 +133,18 @@ impl<K: Eq + Hash> OpenFiles<K> {
         state.files.insert(key, Used { file, last });
     }
 
+    /// All that are open.
+    pub fn all(&self) -> Vec<F> {
+        self.state.lock().expect(POISONED).files.values().map(|used| used.file.clone()).collect()
+    }
+
     /// Closes the files that the predicate names.
     pub fn close(&self, which: impl Fn(&K) -> bool) {
         self.state.lock().expect(POISONED).files.retain(|key, _| !which(key));
     }
 }
 
-impl<K: Eq + Hash> Open<K> {
+impl<K: Eq + Hash, F> Open<K, F> {
     /// Closes a quarter at once, so that the search for the oldest costs little for each.
     fn close_oldest(&mut self) {
         let mut lasts: Vec<u64> = self.files.values().map(|used| used.last).collect();

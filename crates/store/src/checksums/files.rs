@@ -1,13 +1,12 @@
 //! The files of the checksums: `cometmq/checksums/SEGMENT`, named as the segments of the log, 16 bytes for each block.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use super::sum::{SUM_BYTES, Stored, Sum};
 use super::{BLOCK_BYTES, POISONED};
 use crate::disk::{self, Disk, DiskError, DiskFile};
-use crate::segments;
+use crate::segments::{self, OpenFiles};
 
 /// Files kept open at most; any other is opened anew when it is needed.
 const OPEN_FILES_MAX: usize = 64;
@@ -17,17 +16,19 @@ pub(super) struct Files {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
     /// By position of the segment; `None` where there is no file.
-    open: Mutex<HashMap<i64, Option<Arc<dyn DiskFile>>>>,
+    open: OpenFiles<i64, Option<Arc<dyn DiskFile>>>,
+    /// Held while one is opened or removed, so that none is taken for missing that was just made.
+    opening: Mutex<()>,
 }
 
 impl Files {
     pub fn open(disk: Arc<dyn Disk>, directory: PathBuf) -> Result<Files, DiskError> {
         disk.create_directory(&directory)?;
-        Ok(Files { disk, directory, open: Mutex::new(HashMap::new()) })
+        Ok(Files { disk, directory, open: OpenFiles::new(OPEN_FILES_MAX), opening: Mutex::new(()) })
     }
 
-    /// Removes what is about segments other than `bases`, which grow, and about bytes at `end` and beyond. Returns what is known of
-    /// the block that holds the end.
+    /// Removes what is about segments other than `bases`, which grow, and about bytes at `end` and beyond. Returns what
+    /// is known of the block that holds the end.
     pub fn cut(
         &self,
         bases: &[i64],
@@ -108,15 +109,15 @@ impl Files {
     }
 
     pub fn sync(&self) -> Result<(), DiskError> {
-        let files: Vec<_> = self.open.lock().expect(POISONED).values().flatten().cloned().collect();
-        files.iter().try_for_each(|file| file.sync())?;
+        self.open.all().iter().flatten().try_for_each(|file| file.sync())?;
         self.disk.sync_directory(&self.directory)
     }
 
     pub fn forget_before(&self, start: i64) -> Result<(), DiskError> {
         for entry in self.disk.list(&self.directory)? {
             if let Some(base) = segments::parse(&entry.name).filter(|base| *base < start) {
-                self.open.lock().expect(POISONED).remove(&base);
+                let _opening = self.opening.lock().expect(POISONED);
+                self.open.close(|open| *open == base);
                 self.disk.remove_file(&self.directory.join(&entry.name))?;
             }
         }
@@ -124,21 +125,20 @@ impl Files {
     }
 
     fn file(&self, base: i64, create: bool) -> Result<Option<Arc<dyn DiskFile>>, DiskError> {
-        let mut open = self.open.lock().expect(POISONED);
-        if let Some(file) = open.get(&base).filter(|file| file.is_some() || !create) {
-            return Ok(file.clone());
+        let known = || self.open.get(&base).filter(|file| file.is_some() || !create);
+        if let Some(file) = known() {
+            return Ok(file);
+        }
+        let _opening = self.opening.lock().expect(POISONED);
+        if let Some(file) = known() {
+            return Ok(file);
         }
         let path = self.directory.join(segments::name(base));
         let file = match create || self.disk.exists(&path)? {
             true => Some(self.disk.open(&path, create)?),
             false => None,
         };
-        if open.len() >= OPEN_FILES_MAX {
-            // Any one will do: what is used next is opened again for a few microseconds.
-            let victim = open.keys().next().copied();
-            victim.map(|victim| open.remove(&victim));
-        }
-        open.insert(base, file.clone());
+        self.open.insert(base, file.clone());
         Ok(file)
     }
 }
