@@ -34,6 +34,13 @@ pub(crate) struct SimArgs {
     every_call: bool,
 }
 
+impl SimArgs {
+    /// What every commit is tried with: always the same seeds, so that a failure is the commit's.
+    pub(crate) fn short() -> SimArgs {
+        SimArgs { seed: Some(0), rounds: 1000, crash_states: false, every_call: false }
+    }
+}
+
 /// Crash states of the full form.
 const CRASH_STATES: u64 = 100_000;
 

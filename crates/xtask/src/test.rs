@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::table::Table;
-use crate::{bench, fuzz, interop, process, tidy, tools, torture, workspace};
+use crate::{bench, fuzz, interop, process, sim, tidy, tools, torture, workspace};
 
 /// Longest that one cargo command may take on a slow machine.
 const CARGO_LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -35,6 +35,8 @@ enum Part {
     Unit,
     /// The binary as it is released
     Build,
+    /// A thousand seeds of simulated brokers
+    Sim,
     /// Each fuzz target for two seconds
     Fuzz,
     /// Official Java clients of several versions
@@ -64,6 +66,7 @@ impl Part {
             Part::Tidy => tidy::run(),
             Part::Unit => cargo("test", &["--workspace"]),
             Part::Build => cargo("build", &["--release"]),
+            Part::Sim => sim::run(&sim::SimArgs::short()),
             Part::Fuzz => fuzz::run(&fuzz::FuzzArgs::short()),
             Part::Interop => interop::run(&interop::InteropArgs::all()),
             Part::Torture => torture::run(&torture::TortureArgs::short()),
