@@ -19,6 +19,49 @@ fn check(data: &Path, flags: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
+fn a_dump_shows_what_is_stored_also_behind_what_cannot_be_read() {
+    let data = tempfile::tempdir().unwrap();
+    let config = data.path().join("broker.conf");
+    std::fs::write(&config, "mappedFileSizeCommitLog=1048576\n").unwrap();
+    let mut cluster = Cluster::start(data.path(), &["-c", config.to_str().unwrap()]);
+    let mut wire = Wire::connect(cluster.broker);
+    for number in 0..10 {
+        assert_eq!(send(&mut wire, "T", format!("message {number}").as_bytes()).0, 0);
+    }
+    cluster.process.terminate();
+    assert_eq!(cluster.process.wait().0.code(), Some(0));
+    let dump = |flags: &[&str]| {
+        let output = command(&["store", "dump", "--json"]).args(flags).arg(data.path()).output().unwrap();
+        let lines: Vec<serde_json::Value> = String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        (output.status.code().unwrap(), lines)
+    };
+    let (code, lines) = dump(&[]);
+    let count = |what: &str| lines.iter().filter(|line| line["what"] == what).count();
+    assert_eq!((code, count("record"), count("entry"), count("key")), (0, 10, 10, 10));
+    let (_, records) = dump(&["--part", "log", "--topic", "T"]);
+    assert!(records.iter().all(|record| record["crcRight"] == true && record["topic"] == "T"));
+    let end = records[9]["position"].as_i64().unwrap() + records[9]["size"].as_i64().unwrap();
+    let (_, positions) = dump(&["--part", "checkpoint"]);
+    assert_eq!(positions[1]["position"], end);
+    assert_eq!(dump(&["--part", "log", "--count", "3"]).1.len(), 3);
+    assert_eq!(dump(&["--part", "log", "--topic", "other"]).1.len(), 0);
+    let from = records[7]["position"].to_string();
+    assert_eq!(dump(&["--part", "log", "--from", &from]).1, records[7..]);
+
+    // The head of one record is destroyed: the others are shown.
+    let segment = data.path().join("commitlog/00000000000000000000");
+    let file = OpenOptions::new().write(true).open(&segment).unwrap();
+    file.write_all_at(&[0xFF; 8], records[4]["position"].as_u64().unwrap()).unwrap();
+    let (code, lines) = dump(&["--part", "log"]);
+    assert_eq!((code, lines.len(), &lines[4]["byte"]), (1, 10, &records[4]["position"]));
+    assert_eq!(lines[5..], records[5..]);
+}
+
+#[test]
 fn a_check_tells_whether_a_store_is_whole_and_where_it_is_not() {
     let data = tempfile::tempdir().unwrap();
     let config = data.path().join("broker.conf");

@@ -93,6 +93,11 @@ impl JavaCheckpoint {
     }
 }
 
+/// The log position up to which all queues of the store in `root` are durable; `None` in a store that was never ours.
+pub fn saved_position(disk: &dyn Disk, root: &Path) -> Result<Option<LogOffset>, DiskError> {
+    DispatchedPosition::load(disk, root.join("cometmq/dispatched")).map(|(_, known)| known)
+}
+
 /// Our log position on disk.
 #[derive(Debug)]
 pub(crate) struct DispatchedPosition(TwoSlots<1>);

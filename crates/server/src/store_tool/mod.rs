@@ -1,6 +1,7 @@
 //! `cometmq store`: looks at a store's directory without opening the store.
 
 mod check;
+mod dump;
 
 use std::process::ExitCode;
 
@@ -12,11 +13,14 @@ use clap::Subcommand;
 pub(crate) enum StoreCommand {
     /// Verifies everything stored against everything else, and changes nothing
     Check(check::CheckArgs),
+    /// Prints records, queue entries, index and positions readably, and changes nothing
+    Dump(dump::DumpArgs),
 }
 
 /// Runs the command.
 pub(crate) fn run(command: &StoreCommand) -> Result<ExitCode> {
     match command {
         StoreCommand::Check(args) => check::run(args),
+        StoreCommand::Dump(args) => dump::run(args),
     }
 }
