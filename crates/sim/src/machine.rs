@@ -22,7 +22,8 @@ use cometmq_protocol::{
     ConnectionId, Fields, Frame, Header, Millis, Peer, Reply, Request, RequestCode, ResponseCode,
     SerializeType,
 };
-use cometmq_store::{MemoryDisk, StoreOptions};
+use cometmq_store::index::format::Shape;
+use cometmq_store::{IndexOptions, MemoryDisk, StoreOptions};
 
 use crate::ledger::{Ledger, Place, QueueKey};
 use crate::plan::Plan;
@@ -78,6 +79,7 @@ impl Host {
         let options = StoreOptions {
             segment_bytes: plan.segment_bytes,
             queue_file_bytes: plan.queue_file_bytes,
+            index: Some(IndexOptions { shape: Shape { slots: 64, entries: 300 }, utc_offset_ms: 0 }),
             flush: plan.flush,
             ..StoreOptions::new("/s")
         };

@@ -25,7 +25,7 @@ pub const TARGETS: &[Target] = &[
     target("tags", record::tag_expression, record::tag_expressions, Bound { base: 1024, per_byte: 32 }),
     target("offset_id", record::offset_id, record::offset_ids, Bound { base: 1024, per_byte: 0 }),
     target("queue_unit", store::queue_unit, store::queue_units, Bound { base: 1024, per_byte: 0 }),
-    target("batch_queue", store::batch_queue, store::batch_queues, Bound { base: 16 * 1024, per_byte: 16 }),
+    target("batch_queue", store::batch_queue, store::batch_queues, DISK),
     target("checkpoint", store::checkpoint, store::checkpoints, Bound { base: 64 * 1024, per_byte: 8 }),
     target("recovery", store::recovery, store::logs, Bound { base: 4 * 1024 * 1024, per_byte: 64 }),
     target("config_json", json::any, json::config_files, JSON),
@@ -41,6 +41,8 @@ pub const TARGETS: &[Target] = &[
     target("properties_file", properties_file::entries, properties_file::files, PROPERTIES_FILE),
 ];
 
+/// The disk in memory keeps whole blocks and its own tables.
+const DISK: Bound = Bound { base: 64 * 1024, per_byte: 16 };
 /// A list of fields, the frame written again, and strings that had to be unescaped.
 const HEADER: Bound = Bound { base: 8 * 1024, per_byte: 48 };
 /// The shortest value, `0,`, becomes 32 bytes in a vector that has doubled, several times over.

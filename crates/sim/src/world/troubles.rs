@@ -158,7 +158,7 @@ impl Core {
 
     pub(super) fn flush(&mut self) {
         let Some(broker) = &self.host.broker else { return };
-        let result = broker.store().flush();
+        let result = broker.store().flush_due(self.host.wall(self.now));
         self.note_result("flush", result.is_ok());
         let jitter = self.chance.below(FLUSH / 10);
         self.at(self.now + FLUSH + jitter, Event::Flush { life: self.host.life });
