@@ -115,7 +115,7 @@ pub(crate) fn recover(
     }
     let segments = log.cut(layout, end)?;
     let report =
-        RecoveryReport { clean, scanned_from: from, end, records, queues: queues.loaded().len(), torn };
+        RecoveryReport { clean, scanned_from: from, end, records, queues: queues.loaded_len(), torn };
     Ok(Recovered { segments, queues, end, last_stored_at, report })
 }
 
