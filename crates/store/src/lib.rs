@@ -36,5 +36,5 @@ pub use disk::{Disk, DiskError, DiskFile, MemoryDisk, RealDisk};
 pub use index::{IndexOptions, KeyQuery};
 pub use recovery::RecoveryReport;
 pub use retention::OldestSegment;
-pub use segments::SegmentError;
+pub use segments::{SegmentError, parse as segment_base};
 pub use store::{FlushPolicy, OpenError, Store, StoreOptions};

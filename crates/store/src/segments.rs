@@ -82,8 +82,8 @@ pub(crate) fn find(
     Ok(found)
 }
 
-/// The position in a segment's name.
-pub(crate) fn parse(name: &str) -> Option<i64> {
+/// The stream position of a segment's first byte, from its file name; `None` for a file that is no segment.
+pub fn parse(name: &str) -> Option<i64> {
     if name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit()) { name.parse().ok() } else { None }
 }
 

@@ -271,9 +271,7 @@ impl Shell {
             }
         }
     }
-}
 
-impl Shell {
     /// Answers pulls that need the disk.
     fn cold_loop(&self) {
         let clogged = |pull: &ColdPull| {

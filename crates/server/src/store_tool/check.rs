@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use cometmq_store::check::{self, CheckOptions, CheckSummary, Finding};
 use cometmq_store::{Disk, RealDisk};
-use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::FlockOperation;
 use serde_json::json;
 
@@ -33,22 +32,14 @@ pub(crate) struct CheckArgs {
 /// Runs the command. The exit code is 1 when something is damaged.
 pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
     let root = &args.directory;
-    if !root.is_dir() {
-        bail!(
-            "{} is no directory; name the one that the broker has as storePathRootDir or --data",
-            root.display()
-        );
-    }
+    super::require_directory(root)?;
     if is_in_use(root) {
         eprintln!(
             "cometmq: a broker has {} open: what it is just writing may look damaged; stop it for a sure answer",
             root.display()
         );
     }
-    let bar = ProgressBar::no_length().with_style(
-        ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
-            .context("no progress bar")?,
-    );
+    let bar = super::progress_bar()?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let options =
         CheckOptions { root: root.clone(), log_directories: args.commit_log.iter().cloned().collect() };

@@ -9,18 +9,17 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use cometmq_protocol::LogOffset;
 use cometmq_protocol::message::RecordView;
 use cometmq_protocol::message::properties::Properties;
 use cometmq_protocol::message::record::{self, MAGIC_BLANK, MAGIC_V1, MAGIC_V2};
-use cometmq_store::RealDisk;
-use cometmq_store::Unit;
 use cometmq_store::checkpoint::{JavaCheckpoint, saved_position};
 use cometmq_store::consume_queue::UNIT_BYTES;
 use cometmq_store::index::format::{ENTRY_BYTES, HEADER_BYTES, IndexEntry, IndexHeader, Shape, parse_name};
-use indicatif::{ProgressBar, ProgressStyle};
+use cometmq_store::{RealDisk, Unit, segment_base};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 /// Bytes read at once; a longer record is read for itself.
@@ -74,15 +73,8 @@ enum Part {
 /// Runs the command. The exit code is 1 when something could not be read.
 pub(crate) fn run(args: &DumpArgs) -> Result<ExitCode> {
     let root = &args.directory;
-    if !root.is_dir() {
-        bail!(
-            "{} is no directory; name the one that the broker has as storePathRootDir or --data",
-            root.display()
-        );
-    }
-    let style = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-    let bar =
-        ProgressBar::no_length().with_style(ProgressStyle::with_template(style).context("no progress bar")?);
+    super::require_directory(root)?;
+    let bar = super::progress_bar()?;
     let out = BufWriter::new(io::stdout());
     let mut dump = Dump { args, out, bar, left: 0, unreadable: 0 };
     let dumped = dump.all(root).and_then(|()| dump.out.flush());
@@ -392,8 +384,7 @@ fn read_at(file: &File, at: u64, bytes: usize, window: &mut Vec<u8>) -> io::Resu
 
 /// The stream position of a segment's first byte, from its name.
 fn base_of(path: &Path) -> Option<i64> {
-    let name = name_of(path);
-    (name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit())).then(|| name.parse().ok()).flatten()
+    segment_base(&name_of(path))
 }
 
 fn name_of(path: &Path) -> String {

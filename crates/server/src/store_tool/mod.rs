@@ -3,10 +3,12 @@
 mod check;
 mod dump;
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// What to do with a store.
 #[derive(Debug, Subcommand)]
@@ -23,4 +25,21 @@ pub(crate) fn run(command: &StoreCommand) -> Result<ExitCode> {
         StoreCommand::Check(args) => check::run(args),
         StoreCommand::Dump(args) => dump::run(args),
     }
+}
+
+/// Refuses what cannot be a store.
+fn require_directory(root: &Path) -> Result<()> {
+    if root.is_dir() {
+        return Ok(());
+    }
+    bail!(
+        "{} is no directory; name the one that the broker has as storePathRootDir or --data",
+        root.display()
+    )
+}
+
+/// How far through the bytes of files a command is; shown on a terminal only.
+fn progress_bar() -> Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+    Ok(ProgressBar::no_length().with_style(style.context("no progress bar")?))
 }
