@@ -1,8 +1,9 @@
 //! What the store remembers of how far it got: RocketMQ's `checkpoint` file, and our own log position beside it.
 //!
 //! RocketMQ's file knows times only. Ours, `cometmq/dispatched`, holds the log position up to which all consume queues
-//! are durable: recovery starts there. It is written after that became true and is of no harm to a Java broker, which
-//! never looks at it; should a Java broker run in between, the position stays true.
+//! are durable: recovery starts there. `cometmq/durable` holds the one up to which the log was known to be durable: what
+//! is not whole before it was damaged, and ends nothing. Both are written after they became true and are of no harm to a
+//! Java broker, which never looks at them; should a Java broker run in between, they stay true.
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,8 @@ const JAVA_SLACK_MS: i64 = 3000;
 const LEAD_MAX_MS: i64 = 24 * 60 * 60 * 1000;
 /// First bytes of each copy of our position.
 const MAGIC: u64 = 0x434F_4D45_544D_5131;
+/// First bytes of each copy of the position up to which the log is durable.
+const MAGIC_DURABLE: u64 = 0x434F_4D45_544D_5133;
 
 /// RocketMQ's checkpoint: five times and positions, the rest of the file is zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,9 +96,21 @@ impl JavaCheckpoint {
     }
 }
 
-/// The log position up to which all queues of the store in `root` are durable; `None` in a store that was never ours.
-pub fn saved_position(disk: &dyn Disk, root: &Path) -> Result<Option<LogOffset>, DiskError> {
-    DispatchedPosition::load(disk, root.join("cometmq/dispatched")).map(|(_, known)| known)
+/// Names of our positions on disk, and what their copies begin with.
+pub(crate) const POSITIONS: [(&str, u64); 2] = [("dispatched", MAGIC), ("durable", MAGIC_DURABLE)];
+
+/// Our positions of the store in `root`: up to which the queues, and up to which the log is durable. `None` in a store
+/// that was never ours.
+pub fn saved_positions(
+    disk: &dyn Disk,
+    root: &Path,
+) -> Result<[(&'static str, Option<LogOffset>); 2], DiskError> {
+    let mut positions = POSITIONS.map(|(name, _)| (name, None));
+    for ((name, magic), position) in POSITIONS.iter().zip(&mut positions) {
+        let (_, known) = TwoSlots::<1>::load(disk, root.join("cometmq").join(name), *magic)?;
+        position.1 = known.map(|[position]| LogOffset(position));
+    }
+    Ok(positions)
 }
 
 /// Our log position on disk.
@@ -123,9 +138,26 @@ impl DispatchedPosition {
     }
 }
 
+/// The log position up to which the log is known to be durable, on disk.
+#[derive(Debug)]
+pub(crate) struct DurablePosition(TwoSlots<1>);
+
+impl DurablePosition {
+    /// Reads the newer valid copy; zero where there is none, for then nothing is known.
+    pub fn load(disk: &dyn Disk, path: PathBuf) -> Result<(DurablePosition, LogOffset), DiskError> {
+        let (slots, known) = TwoSlots::load(disk, path, MAGIC_DURABLE)?;
+        Ok((DurablePosition(slots), LogOffset(known.map_or(0, |[position]| position))))
+    }
+
+    /// Writes the position, unless it is known already. It needs no sync: an older one is true as well.
+    pub fn note(&mut self, disk: &dyn Disk, position: LogOffset) -> Result<(), DiskError> {
+        if self.0.get()[0] == position.0 { Ok(()) } else { self.0.note(disk, [position.0]) }
+    }
+}
+
 /// Reads a copy; `None` where none stands.
-pub(crate) fn decode_slot(slot: &[u8]) -> Option<(u64, LogOffset)> {
-    two_slots::decode(slot, MAGIC).map(|(sequence, [position])| (sequence, LogOffset(position)))
+pub(crate) fn decode_slot(slot: &[u8], magic: u64) -> Option<LogOffset> {
+    two_slots::decode(slot, magic).map(|(_, [position])| LogOffset(position))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 
 use cometmq_protocol::{LogOffset, Millis, QueueOffset};
 
-use crate::checkpoint::{DispatchedPosition, JavaCheckpoint};
+use crate::checkpoint::{DispatchedPosition, DurablePosition, JavaCheckpoint};
 use crate::consume_queue::{Queue, Unit, Unsynced};
 use crate::disk::DiskError;
 use crate::index::{self, Index};
@@ -39,14 +39,20 @@ const RECENT_UNITS_OF_QUEUE_MIN: usize = 1;
 #[derive(Debug)]
 pub(crate) struct Flushing {
     position: DispatchedPosition,
+    durable: DurablePosition,
     java: JavaCheckpoint,
     unsynced: Unsynced,
     synced_at: Option<Millis>,
 }
 
 impl Flushing {
-    pub fn new(position: DispatchedPosition, java: JavaCheckpoint, unsynced: Unsynced) -> Flushing {
-        Flushing { position, java, unsynced, synced_at: None }
+    pub fn new(
+        position: DispatchedPosition,
+        durable: DurablePosition,
+        java: JavaCheckpoint,
+        unsynced: Unsynced,
+    ) -> Flushing {
+        Flushing { position, durable, java, unsynced, synced_at: None }
     }
 
     /// A queue file failed to sync: what it lost is rebuilt at the next start, so the position must not pass it.
@@ -134,7 +140,8 @@ impl Store {
             }
         }
         self.dirty.lock().expect(POISONED).append(&mut left);
-        if let Err(error) = self.log.flush_checksums() {
+        let checksums = self.log.flush_checksums();
+        if let Err(error) = checksums.and_then(|()| flushing.durable.note(&*self.disk, durable)) {
             tracing::warn!(%error, "checksums of the log not written, tried again later");
         }
         Ok(reachable)

@@ -1,9 +1,9 @@
 //! Opening a store: where the log ends, and the queue entries that its files may lack.
 //!
 //! The log alone is believed. Entries of records from the starting point on are entered anew, so recovering twice gives
-//! the same store. Behind the starting point the first record that is not whole ends the log; what lies behind it is
-//! erased, for it could look like records later. What is before the starting point is durable: when all queues must be
-//! made anew, damage there is passed over and nothing is erased, see [`durable`].
+//! the same store. Up to where the log is known to have been durable, damage is passed over and nothing is erased, see
+//! [`durable`]. Behind that the first record that is not whole ends the log; what lies behind it is erased, for it could
+//! look like records later.
 //!
 //! Only queues with records behind the starting point are looked at, so that opening costs what was written since, not
 //! what is there. The others are looked at when they are first asked for, in `queues`.
@@ -74,13 +74,19 @@ pub(crate) struct Layout<'a> {
     pub queue_files: &'a Arc<QueueFiles>,
 }
 
-/// Finds the end of the log and completes the queues. `position` is our own checkpoint, if the store has one.
-pub(crate) fn recover(
-    layout: &Layout<'_>,
-    clean: bool,
-    position: Option<LogOffset>,
-    java: JavaCheckpoint,
-) -> Result<Recovered, SegmentError> {
+/// What is remembered from before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    /// Up to where the queues were durable, if the store was ever ours.
+    pub dispatched: Option<LogOffset>,
+    /// Up to where the log was.
+    pub durable: LogOffset,
+    /// RocketMQ's checkpoint.
+    pub java: JavaCheckpoint,
+}
+
+/// Finds the end of the log and completes the queues.
+pub(crate) fn recover(layout: &Layout<'_>, clean: bool, known: Known) -> Result<Recovered, SegmentError> {
     let segment_bytes = layout.segment_bytes as u64;
     cutting::resume(&**layout.disk, layout.cutting, layout.log_directories, segment_bytes)?;
     let mut found = Vec::new();
@@ -98,20 +104,22 @@ pub(crate) fn recover(
         });
     }
     let log = Log { disk: layout.disk, segment_bytes: layout.segment_bytes, segments: found };
-    let from = log.starting_point(position, java)?;
-    let attempt = replay(layout, &log, from, from)?;
+    let from = log.starting_point(known.dispatched, known.java)?;
+    // Beyond the log's end when segments were taken away.
+    let durable = if known.durable <= log.limit() { from.max(known.durable) } else { from };
+    let attempt = replay(layout, &log, from, durable, false)?;
     let replayed = match attempt {
         Some(replayed) => replayed,
         None => {
             // A queue lacks entries before the starting point: its files are older than the checkpoint says.
             tracing::warn!(from = %from, "consume queues lack entries; rebuilding all of them from the log's start");
-            replay(layout, &log, log.start(), from)?
+            replay(layout, &log, log.start(), durable, true)?
                 .expect("a queue whose every entry is seen takes any offset")
         }
     };
     let Replayed { queues, end, last_stored_at, records, torn } = replayed;
     if !clean {
-        log.make_durable(layout, from, end)?;
+        log.make_durable(layout, durable, end)?;
     }
     let segments = log.cut(layout, end)?;
     let report =
@@ -128,16 +136,17 @@ struct Replayed {
 }
 
 /// Enters what the log has from `from` on into the queues as they were before. `None` when an entry in between is
-/// missing. What is before `durable` ends nowhere; if there is such a part, every queue on disk is cut back to `from`,
-/// else those only that get an entry.
+/// missing. What is before `durable` ends nowhere. With `all` every queue on disk is cut back to `from`, else those only
+/// that get an entry.
 fn replay(
     layout: &Layout<'_>,
     log: &Log<'_>,
     from: LogOffset,
     durable: LogOffset,
+    all: bool,
 ) -> Result<Option<Replayed>, SegmentError> {
     let queues = Queues::new(Arc::clone(layout.queue_files));
-    if from < durable {
+    if all {
         for (topic, id) in layout.queue_files.list()? {
             let loaded = layout.queue_files.load_before(&topic, id, log.start(), from)?;
             queues.insert(topic, id, loaded);
@@ -194,9 +203,7 @@ impl Replay {
             Unit { log_offset: record.log_offset, size: record.total as i32, tags_code: place.tags_code };
         let all_seen = self.from == self.log_start;
         let fits = queue.restore(place.queue_offset, unit, all_seen)
-            || all_seen
-                && self.damaged.fill(&queue, place)
-                && queue.restore(place.queue_offset, unit, all_seen);
+            || self.damaged.fill(&queue, place) && queue.restore(place.queue_offset, unit, all_seen);
         if !fits && !place.additional {
             if all_seen {
                 self.restarted.insert((queue.topic().clone(), place.queue_id));

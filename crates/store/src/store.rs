@@ -10,7 +10,7 @@ use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 use smallvec::{SmallVec, smallvec};
 
-use crate::checkpoint::{DispatchedPosition, JavaCheckpoint};
+use crate::checkpoint::{DispatchedPosition, DurablePosition, JavaCheckpoint};
 use crate::commit_log::{
     AppendError, Appended, CommitLog, CommitLogOptions, Ends, Found, Identity, Patience, Wanted, Wrong,
 };
@@ -21,7 +21,7 @@ use crate::flush::Flushing;
 use crate::index::{Index, IndexError, IndexOptions, KeyHasher, KeyHashes};
 use crate::planted::{Bug, planted};
 use crate::queues::Queues;
-use crate::recovery::{self, Layout, RecoveryReport};
+use crate::recovery::{self, Known, Layout, RecoveryReport};
 use crate::segments::SegmentError;
 
 /// Bytes of recent records in memory.
@@ -134,6 +134,7 @@ impl Store {
         let clean = !disk.exists(&abort)?;
         let mut java = JavaCheckpoint::load(&*disk, &options.root.join("checkpoint"))?;
         let (position, known) = DispatchedPosition::load(&*disk, options.root.join("cometmq/dispatched"))?;
+        let (durable, durable_known) = DurablePosition::load(&*disk, options.root.join("cometmq/durable"))?;
         let queue_root = options.root.join("consumequeue");
         // Before anything is written below it.
         let mut unsynced = Unsynced::new(Arc::clone(&disk), &queue_root)?;
@@ -147,7 +148,8 @@ impl Store {
             checksums: &checksums,
             queue_files: &queue_files,
         };
-        let recovered = recovery::recover(&layout, clean, known, java)?;
+        let ends = Known { dispatched: known, durable: durable_known, java };
+        let recovered = recovery::recover(&layout, clean, ends)?;
         let end = recovered.end;
         java.doubt_times(recovered.last_stored_at);
         let last_stored_at = recovered.last_stored_at.max(java.physic);
@@ -186,7 +188,7 @@ impl Store {
             index,
             undurable: Mutex::new(VecDeque::new()),
             dirty: Mutex::new(dirty),
-            flushing: Mutex::new(Flushing::new(position, java, unsynced)),
+            flushing: Mutex::new(Flushing::new(position, durable, java, unsynced)),
             options,
             _lock: lock,
         };

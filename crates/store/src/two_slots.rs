@@ -3,8 +3,9 @@
 //! What the numbers promise must be durable before they are saved. A torn save leaves the copy before it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::disk::{self, Disk, DiskError};
+use crate::disk::{self, Disk, DiskError, DiskFile};
 
 /// Bytes of one copy: a sector of its own.
 pub(crate) const SLOT_BYTES: usize = 512;
@@ -38,18 +39,34 @@ impl<const N: usize> TwoSlots<N> {
 
     /// Writes the numbers and makes them durable.
     pub fn save(&mut self, disk: &dyn Disk, values: [i64; N]) -> Result<(), DiskError> {
-        let sequence = self.sequence + 1;
         let is_new = !disk.exists(&self.path)?;
-        let file = disk.open(&self.path, true)?;
-        let slot = encode(self.magic, sequence, &values);
-        disk::write_all_at(&*file, &slot, sequence % 2 * SLOT_BYTES as u64)?;
+        let file = self.write(disk, values)?;
         file.sync()?;
         if is_new && let Some(directory) = self.path.parent() {
             disk.sync_directory(directory)?;
         }
-        self.sequence = sequence;
-        self.values = values;
+        self.keep(values);
         Ok(())
+    }
+
+    /// Writes the numbers; a power cut may take them back to earlier ones, or to none.
+    pub fn note(&mut self, disk: &dyn Disk, values: [i64; N]) -> Result<(), DiskError> {
+        self.write(disk, values)?;
+        self.keep(values);
+        Ok(())
+    }
+
+    fn write(&self, disk: &dyn Disk, values: [i64; N]) -> Result<Arc<dyn DiskFile>, DiskError> {
+        let sequence = self.sequence + 1;
+        let file = disk.open(&self.path, true)?;
+        let slot = encode(self.magic, sequence, &values);
+        disk::write_all_at(&*file, &slot, sequence % 2 * SLOT_BYTES as u64)?;
+        Ok(file)
+    }
+
+    fn keep(&mut self, values: [i64; N]) {
+        self.sequence += 1;
+        self.values = values;
     }
 }
 

@@ -14,6 +14,8 @@ use cometmq_store::{Appended, Disk, MemoryDisk, Patience, RecoveryReport, Store,
 const TOPICS: [&str; 2] = ["T", "Orders"];
 const MESSAGES: i64 = 60;
 const SEGMENT_BYTES: i64 = 16 * 1024;
+/// Bytes that have a checksum.
+const BLOCK_BYTES: i64 = 4096;
 /// When the first message was stored.
 const EPOCH: i64 = 1_700_000_000_000;
 const DAY: i64 = 86_400_000;
@@ -132,6 +134,27 @@ fn without_queues(disk: &MemoryDisk) -> (MemoryDisk, Vec<Message>) {
     (disk.crash(Crash::KeepAll), whole)
 }
 
+/// A store that was killed while its log was durable and its queues were not: half of it was written by an earlier
+/// process when `twice`. With the places of its records.
+fn killed(twice: bool) -> (MemoryDisk, Vec<i64>, Vec<Message>) {
+    let disk = MemoryDisk::new();
+    let mut store = open(&disk);
+    let mut places = Vec::new();
+    for number in 0..=MESSAGES {
+        if twice && number == MESSAGES / 2 {
+            store.close().unwrap();
+            drop(store);
+            store = open(&disk);
+        }
+        places.extend(TOPICS.map(|topic| append(&store, topic, number).log_offset.0));
+    }
+    store.sync(&mut Vec::new()).unwrap();
+    store.flush_due(Millis(EPOCH)).unwrap();
+    let whole = delivered(&store);
+    drop(store);
+    (disk.crash(Crash::KeepAll), places, whole)
+}
+
 /// Opens it again and again; tells which messages are lost.
 fn lost_in(disk: &MemoryDisk, whole: &[Message], end: i64, what: &str) -> Vec<(&'static str, i64)> {
     let before = log_bytes(disk, end);
@@ -178,6 +201,36 @@ fn one_flipped_bit_costs_nothing_where_there_are_checksums_also_when_queues_are_
         let disk = damaged.crash(Crash::KeepAll);
         flip_log(&disk, places[41] + at, 0x20);
         assert_eq!(lost_in(&disk, &whole, *places.last().unwrap(), &format!("byte {at}")), []);
+    }
+}
+
+#[test]
+fn damage_in_what_was_durable_ends_nothing_though_the_queues_were_behind() {
+    for twice in [false, true] {
+        let (killed, places, whole) = killed(twice);
+        let (_, report) = try_open(&killed.crash(Crash::KeepAll));
+        assert_eq!(report.scanned_from.0 > 0, twice, "{report:?}");
+        // Message 45 of Orders: its magic, its queue, its queue offset, its own position, its body, its topic.
+        for at in [5, 13, 26, 33, 150, 90 + 100 + 45 * 97] {
+            let what = format!("twice {twice}, byte {at}");
+            let end = *places.last().unwrap();
+            let disk = killed.crash(Crash::KeepAll);
+            flip_log(&disk, places[91] + at, 0x20);
+            assert_eq!(lost_in(&disk, &whole, end, &what), [], "{what}: turned back");
+            let disk = killed.crash(Crash::KeepAll);
+            flip_log(&disk, places[91] + at, 0x21);
+            // With two bits, what lies in that block.
+            let block = (places[91] + at) / BLOCK_BYTES;
+            let lies_there = |index: &usize| {
+                (places[*index] / BLOCK_BYTES..=(places[*index + 1] - 1) / BLOCK_BYTES).contains(&block)
+            };
+            let in_block = (0..places.len() - 1).filter(lies_there);
+            let mut expected: Vec<_> = in_block.map(|index| (TOPICS[index % 2], index as i64 / 2)).collect();
+            let mut lost = lost_in(&disk, &whole, end, &what);
+            lost.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(lost, expected, "{what}: found");
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use cometmq_protocol::LogOffset;
 use cometmq_protocol::message::RecordView;
 use cometmq_protocol::message::properties::Properties;
 use cometmq_protocol::message::record::{self, MAGIC_BLANK, MAGIC_V1, MAGIC_V2};
-use cometmq_store::checkpoint::{JavaCheckpoint, saved_position};
+use cometmq_store::checkpoint::{JavaCheckpoint, saved_positions};
 use cometmq_store::consume_queue::UNIT_BYTES;
 use cometmq_store::index::format::{ENTRY_BYTES, HEADER_BYTES, IndexEntry, IndexHeader, Shape, parse_name};
 use cometmq_store::{RealDisk, Unit, segment_base};
@@ -325,8 +325,9 @@ impl Dump<'_> {
             "masterFlushed": java.master_flushed, "confirmed": java.confirmed,
         });
         self.line("checkpoint", &fields)?;
-        let position = saved_position(&RealDisk, root).map_err(other)?;
-        self.line("dispatched", &json!({"position": position.map(|position| position.0)}))?;
+        for (name, position) in saved_positions(&RealDisk, root).map_err(other)? {
+            self.line(name, &json!({"position": position.map(|position| position.0)}))?;
+        }
         self.line("abort", &json!({"there": root.join("abort").exists()}))?;
         Ok(())
     }

@@ -8,25 +8,28 @@ use crate::checkpoint::{self, JavaCheckpoint};
 use crate::config_file;
 use crate::disk::{self, Disk, DiskError};
 
-/// `cometmq/dispatched`: each slot that was ever written is valid, and no position is beyond the log.
+/// `cometmq/dispatched` and `cometmq/durable`: each slot that was ever written is valid, and no position is beyond the
+/// log.
 pub(super) fn check_positions(
     disk: &dyn Disk,
     root: &Path,
     walked: &Walked,
     found: &mut dyn FnMut(Finding),
 ) -> Result<(), DiskError> {
-    let path = root.join("cometmq/dispatched");
-    let bytes = disk::read_file(disk, &path)?.unwrap_or_default();
-    for (slot, at) in bytes.chunks(checkpoint::SLOT_BYTES).zip((0u64..).step_by(checkpoint::SLOT_BYTES)) {
-        match checkpoint::decode_slot(slot) {
-            Some((_, position)) if position > walked.end => {
-                let what = format!("says that the log reaches {position}; it ends at {}", walked.end);
-                found(Finding::of_file(&path, Some(at), what));
+    for (name, magic) in checkpoint::POSITIONS {
+        let path = root.join("cometmq").join(name);
+        let bytes = disk::read_file(disk, &path)?.unwrap_or_default();
+        for (slot, at) in bytes.chunks(checkpoint::SLOT_BYTES).zip((0u64..).step_by(checkpoint::SLOT_BYTES)) {
+            match checkpoint::decode_slot(slot, magic) {
+                Some(position) if position > walked.end => {
+                    let what = format!("says that the log reaches {position}; it ends at {}", walked.end);
+                    found(Finding::of_file(&path, Some(at), what));
+                }
+                None if slot.iter().any(|byte| *byte != 0) => {
+                    found(Finding::of_file(&path, Some(at), "is no valid position; the other one counts"));
+                }
+                _ => {}
             }
-            None if slot.iter().any(|byte| *byte != 0) => {
-                found(Finding::of_file(&path, Some(at), "is no valid position; the other one counts"));
-            }
-            _ => {}
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! The part of the log that is known to be durable, read when all queues are made anew: damage in it ends nothing. It is
-//! passed over to the next record, and the numbers of the messages in it stay taken.
+//! The part of the log that is known to be durable: damage in it ends nothing. It is passed over to the next record, and
+//! the numbers of the messages in it stay taken.
 //!
 //! Reading order: [`Log::pass`] reads, [`Damaged`] remembers the damage and fills the queues' gaps.
 //!
@@ -166,7 +166,7 @@ impl Damaged {
         if self.told < TOLD_MAX {
             tracing::error!(
                 file = %path.display(), from, to,
-                "a damaged stretch of the commit log was passed over while the queues were rebuilt; its messages are not \
+                "a damaged stretch of the commit log was passed over while queue entries were made; its messages are not \
                  delivered: run `cometmq store check` on the store"
             );
         } else if self.told == TOLD_MAX {
