@@ -7,12 +7,13 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use cometmq_protocol::body::topic::permission;
 use cometmq_protocol::headers::send::{REGION, SendMessageHeader, SendMessageReply};
-use cometmq_protocol::message::properties::{self, Properties, key};
+use cometmq_protocol::message::properties::{self, key};
 use cometmq_protocol::message::record::{self, PROPERTIES_BYTES_MAX};
 use cometmq_protocol::message::{Record, batch, ids, sys_flag, tags};
 use cometmq_protocol::names::{PROTECTED_TOPICS, RETRY_PREFIX, TopicName};
 use cometmq_protocol::{LogOffset, Millis, Peer, QueueId, QueueOffset, Reply, ResponseCode, SerializeType};
-use cometmq_store::AppendError;
+use cometmq_store::{AppendError, Appended};
+use smallvec::SmallVec;
 
 use crate::broker::Broker;
 use crate::effects::Effects;
@@ -77,7 +78,7 @@ struct Seen<'a> {
 impl<'a> Seen<'a> {
     fn of(text: &'a str) -> Seen<'a> {
         let mut seen = Seen::default();
-        for (name, value) in Properties(text.as_bytes()).iter() {
+        for (name, value) in properties::pairs(text) {
             match name {
                 key::TAGS => seen.tags = Some(value),
                 key::UNIQ_KEY => seen.unique_key = Some(value),
@@ -289,7 +290,7 @@ impl Broker {
                 format!("queue {queue_id} of {} not readable: {error}", topic.name),
             )
         })?;
-        let mut placed = Vec::with_capacity(records.len());
+        let mut placed = SmallVec::<[Appended; 1]>::new();
         self.store.append(&queue, records, tags_codes, now, &mut placed).map_err(append_refused)?;
         let mut msg_id = String::with_capacity(33 * placed.len());
         for appended in &placed {

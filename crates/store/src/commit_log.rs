@@ -218,7 +218,7 @@ impl CommitLog {
         tags_codes: &[i64],
         keys: &mut [KeyHashes],
         now: Millis,
-        placed: &mut Vec<Appended>,
+        placed: &mut impl Extend<Appended>,
     ) -> Result<(), AppendError> {
         let (codes, hashes) = (tags_codes.len(), keys.len());
         assert_eq!(
@@ -250,7 +250,7 @@ impl CommitLog {
         for ((record, tags_code), keys) in records.iter().zip(tags_codes).zip(keys) {
             let queue_offset = queue.assign();
             let keys = std::mem::take(keys);
-            placed.push(tail.push(record, queue, queue_offset, stored_at, *tags_code, keys));
+            placed.extend([tail.push(record, queue, queue_offset, stored_at, *tags_code, keys)]);
         }
         self.appended.store(tail.end(), Ordering::Release);
         Ok(())

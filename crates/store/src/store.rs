@@ -261,7 +261,7 @@ impl Store {
         records: &[Record<'_>],
         tags_codes: &[i64],
         now: Millis,
-        placed: &mut Vec<Appended>,
+        placed: &mut impl Extend<Appended>,
     ) -> Result<(), AppendError> {
         let mut keys: SmallVec<[KeyHashes; 1]> = match &self.index {
             Some(_) => {

@@ -63,13 +63,20 @@ impl<'a> Scan<'a> {
         let rest = &self.text.as_bytes()[self.at..];
         let negative = rest.first() == Some(&b'-');
         let digits = &rest[usize::from(negative)..];
-        let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let is_zero = count == 1 && digits[0] == b'0' && !negative;
-        if count == 0 || (digits[0] == b'0' && !is_zero) || count > 10 {
+        let (mut magnitude, mut count) = (0i64, 0);
+        while let Some(digit) =
+            digits.get(count).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10)
+        {
+            magnitude = magnitude * 10 + i64::from(digit);
+            count += 1;
+            if count > 10 {
+                return None;
+            }
+        }
+        let leading_zero = digits.first() == Some(&b'0') && (count > 1 || negative);
+        if count == 0 || leading_zero {
             return None;
         }
-        let magnitude =
-            digits[..count].iter().fold(0i64, |value, digit| value * 10 + i64::from(digit - b'0'));
         self.at += usize::from(negative) + count;
         i32::try_from(if negative { -magnitude } else { magnitude }).ok()
     }
@@ -111,18 +118,18 @@ impl<'a> Scan<'a> {
     fn escaped_string(&mut self) -> Option<String> {
         self.expect(b'"')?;
         let bytes = self.text.as_bytes();
-        let mut owned = Vec::with_capacity((bytes.len() - self.at).min(256));
-        self.at = copy_plain(bytes, self.at, &mut owned)?;
-        while self.expect(b'"').is_none() {
-            // A backslash is here.
-            let (escaped, length) = unescape(&bytes[self.at + 1..])?;
-            match u8::try_from(escaped).ok().filter(u8::is_ascii) {
-                Some(byte) => owned.push(byte),
-                None => owned.extend_from_slice(escaped.encode_utf8(&mut [0; 4]).as_bytes()),
+        let mut owned = String::with_capacity((bytes.len() - self.at).min(256));
+        loop {
+            let end = special(bytes, self.at)?;
+            owned.push_str(&self.text[self.at..end]);
+            if bytes[end] == b'"' {
+                self.at = end + 1;
+                return Some(owned);
             }
-            self.at = copy_plain(bytes, self.at + 1 + length, &mut owned)?;
+            let (escaped, length) = unescape(&bytes[end + 1..])?;
+            owned.push(escaped);
+            self.at = end + 1 + length;
         }
-        String::from_utf8(owned).ok()
     }
 
     fn fields(&mut self) -> Option<Fields<'a>> {
@@ -165,23 +172,6 @@ fn special(bytes: &[u8], mut from: usize) -> Option<usize> {
     rest.iter().position(|byte| matches!(byte, b'"' | b'\\')).map(|at| from + at)
 }
 
-/// Copies up to the first quote or backslash from `from` on, and returns its position.
-fn copy_plain(bytes: &[u8], mut from: usize, out: &mut Vec<u8>) -> Option<usize> {
-    while let Some(word) = bytes.get(from..).and_then(|rest| rest.first_chunk::<WORD>()) {
-        let found = specials(word);
-        out.extend_from_slice(word);
-        if found != 0 {
-            let count = found.trailing_zeros() as usize / 8;
-            out.truncate(out.len() - (WORD - count));
-            return Some(from + count);
-        }
-        from += WORD;
-    }
-    let end = special(bytes, from)?;
-    out.extend_from_slice(&bytes[from..end]);
-    Some(end)
-}
-
 /// The lowest bit set is the highest of the first byte that is a quote or a backslash.
 fn specials(word: &[u8; WORD]) -> u64 {
     const ONES: u64 = u64::MAX / 255;
@@ -193,6 +183,10 @@ fn specials(word: &[u8; WORD]) -> u64 {
 /// The character that the bytes behind a backslash mean, and how many they are. Escapes beyond Latin-1 are left to the
 /// parser.
 fn unescape(bytes: &[u8]) -> Option<(char, usize)> {
+    // The two that separate properties.
+    if let [b'u', b'0', b'0', b'0', digit @ (b'1' | b'2'), ..] = bytes {
+        return Some((char::from(digit - b'0'), 5));
+    }
     if let [b'u', b'0', b'0', high, low, ..] = bytes {
         let digit = |byte: &u8| char::from(*byte).to_digit(16);
         let value = digit(high)? * 16 + digit(low)?;

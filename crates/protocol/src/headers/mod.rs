@@ -121,7 +121,12 @@ pub(crate) fn take_field<'a, T: FieldValue<'a>>(
 /// declared one, so the search begins behind the last hit.
 pub(crate) fn find_name<T: Copy>(names: &[(&str, T)], name: &str, guess: &mut usize) -> Option<T> {
     let (before, behind) = names.split_at_checked(*guess)?;
-    let search = |names: &[(&str, T)]| names.iter().position(|(known, _)| *known == name);
+    // A send's names have one letter each: comparing these by a call costs more than all else here.
+    let is_name = |known: &str| match (known.as_bytes(), name.as_bytes()) {
+        ([known], [name]) => known == name,
+        (known, name) => known == name,
+    };
+    let search = |names: &[(&str, T)]| names.iter().position(|(known, _)| is_name(known));
     let at = search(behind).map(|at| at + *guess).or_else(|| search(before))?;
     *guess = at + 1;
     Some(names[at].1)

@@ -13,12 +13,19 @@ pub fn offset_id(host: SocketAddr, offset: LogOffset) -> String {
 
 /// Appends an offset message id to `text`.
 pub fn push_offset_id(text: &mut String, host: SocketAddr, offset: LogOffset) {
+    let (port, offset) = (u32::from(host.port()).to_be_bytes(), offset.0.to_be_bytes());
     match host.ip() {
-        IpAddr::V4(ip) => push_hex(text, &ip.octets()),
-        IpAddr::V6(ip) => push_hex(text, &ip.octets()),
+        IpAddr::V4(ip) => {
+            let [a, b, c, d] = ip.octets();
+            let [e, f, g, h] = port;
+            push_hex(text, &[a, b, c, d, e, f, g, h]);
+        }
+        IpAddr::V6(ip) => {
+            push_hex(text, &ip.octets());
+            push_hex(text, &port);
+        }
     }
-    push_hex(text, &u32::from(host.port()).to_be_bytes());
-    push_hex(text, &offset.0.to_be_bytes());
+    push_hex(text, &offset);
 }
 
 /// The place that an offset message id names.
@@ -66,12 +73,12 @@ impl UniqueIds {
 }
 
 fn push_hex(text: &mut String, bytes: &[u8]) {
-    const DIGITS: [char; 16] =
-        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
-    for byte in bytes {
-        text.push(DIGITS[usize::from(byte >> 4)]);
-        text.push(DIGITS[usize::from(byte & 15)]);
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut digits = [0; 32];
+    for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(bytes) {
+        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
     }
+    text.push_str(std::str::from_utf8(&digits[..2 * bytes.len()]).expect("digits are ASCII"));
 }
 
 fn parse_hex(text: &str) -> Option<Vec<u8>> {

@@ -32,6 +32,8 @@ pub const PROPERTIES_BYTES_MAX: usize = 32767;
 /// A record cannot be shorter than this: version 1, IPv4 hosts, nothing variable.
 pub const RECORD_BYTES_MIN: usize = 91;
 
+/// Bytes before the body, with hosts of the longer kind.
+const HEAD_BYTES_MAX: usize = RECORD_BYTES_MIN - 3 + 2 * 12;
 /// Where the log offset stands in a record.
 const LOG_OFFSET_AT: usize = 28;
 
@@ -65,7 +67,8 @@ pub struct Record<'a> {
     pub body: &'a [u8],
     /// CRC of the body, see [`body_crc`].
     pub body_crc: u32,
-    /// Property text in two parts that are written one behind the other: the producer's and the broker's.
+    /// Property text in two parts that are written one behind the other: the producer's and the broker's. The second
+    /// has keys of its own only where the first has no `UNIQ_KEY`.
     pub properties: [&'a [u8]; 2],
 }
 
@@ -103,21 +106,26 @@ impl Record<'_> {
         flags |= if self.born_host.is_ipv6() { sys_flag::BORN_HOST_V6 } else { 0 };
         flags |= if self.store_host.is_ipv6() { sys_flag::STORE_HOST_V6 } else { 0 };
         out.reserve(total);
-        out.put_u32(total as u32);
-        out.put_u32(if v2 { MAGIC_V2 } else { MAGIC_V1 });
-        out.put_u32(self.body_crc);
-        out.put_i32(self.queue_id.0);
-        out.put_i32(self.flag);
-        out.put_i64(queue_offset.0);
-        out.put_i64(log_offset.0);
-        out.put_i32(flags);
-        out.put_i64(self.born_timestamp.0);
-        put_host(&self.born_host, out);
-        out.put_i64(stored_at.0);
-        put_host(&self.store_host, out);
-        out.put_i32(self.reconsume_times);
-        out.put_i64(self.prepared_transaction_offset);
-        out.put_u32(self.body.len() as u32);
+        // Put together aside: the buffer behind `out` would be measured anew for each of these.
+        let mut head = [0; HEAD_BYTES_MAX];
+        let mut rest = &mut head[..];
+        rest.put_u32(total as u32);
+        rest.put_u32(if v2 { MAGIC_V2 } else { MAGIC_V1 });
+        rest.put_u32(self.body_crc);
+        rest.put_i32(self.queue_id.0);
+        rest.put_i32(self.flag);
+        rest.put_i64(queue_offset.0);
+        rest.put_i64(log_offset.0);
+        rest.put_i32(flags);
+        rest.put_i64(self.born_timestamp.0);
+        put_host(&self.born_host, &mut rest);
+        rest.put_i64(stored_at.0);
+        put_host(&self.store_host, &mut rest);
+        rest.put_i32(self.reconsume_times);
+        rest.put_i64(self.prepared_transaction_offset);
+        rest.put_u32(self.body.len() as u32);
+        let unused = rest.len();
+        out.put_slice(&head[..HEAD_BYTES_MAX - unused]);
         out.put_slice(self.body);
         if v2 {
             out.put_u16(self.topic.len() as u16);
@@ -136,7 +144,7 @@ fn host_bytes(host: &SocketAddr) -> usize {
     if host.is_ipv6() { 20 } else { 8 }
 }
 
-fn put_host(host: &SocketAddr, out: &mut BytesMut) {
+fn put_host(host: &SocketAddr, out: &mut impl BufMut) {
     match host.ip() {
         IpAddr::V4(ip) => out.put_slice(&ip.octets()),
         IpAddr::V6(ip) => out.put_slice(&ip.octets()),

@@ -59,10 +59,14 @@ struct Found<'a> {
     keys: Option<&'a str>,
 }
 
-/// One pass that looks at no more than the first bytes of each property: this is on every message's way.
+/// One pass that looks at no more than the first bytes of each property, and not at all at what the broker added behind
+/// a message that has its id: this is on every message's way.
 fn find<'a>(properties: [&'a [u8]; 2]) -> Found<'a> {
     let mut found = Found::default();
     for mut rest in properties {
+        if found.unique.is_some() {
+            break;
+        }
         while !rest.is_empty() {
             let end = memchr::memchr(VALUE_END, rest).unwrap_or(rest.len());
             let piece = &rest[..end];
@@ -136,7 +140,8 @@ mod tests {
         let text = b"KEYS\x01a  b \x02WAIT\x01true\x02UNIQ_KEY\x01U\x02";
         assert_eq!(message(0, [text, b""]), [hash("T#U"), hash("T#a"), hash("T#b")]);
         assert_eq!(message(4, [text, b""]).len(), 3, "a prepared message has keys");
-        assert_eq!(message(8, [text, b"UNIQ_KEY\x01V"])[0], hash("T#V"), "the last of two counts");
+        let twice = b"UNIQ_KEY\x01U\x02UNIQ_KEY\x01V";
+        assert_eq!(message(8, [twice, b""])[0], hash("T#V"), "the last of two counts");
         assert_eq!(message(12, [text, b""]), [0u32; 0], "a rolled-back one has none");
         assert_eq!(message(0, [b"KEYS\x01\x02KEYSX\x01a\x02XKEYS\x01b", b"KEYS"]), [0u32; 0]);
         assert_eq!(message(0, [b"", b"\x02UNIQ_KEY\x01V"]), [hash("T#V")]);
