@@ -40,9 +40,11 @@ pub struct ClientOptions {
 
 impl Default for ClientOptions {
     fn default() -> ClientOptions {
+        let limits = FrameLimits::default();
         ClientOptions {
             connect_timeout: Duration::from_secs(3),
-            limits: FrameLimits::default(),
+            // The reply to a batch names each of its messages in the header, so that only the frame bounds it.
+            limits: FrameLimits { header_bytes_max: limits.frame_bytes_max, ..limits },
             serialize_type: SerializeType::Json,
             outbox_bytes_max: 64 * 1024 * 1024,
         }

@@ -24,6 +24,8 @@ const ECHO: i32 = 1000;
 const HOLD: i32 = 1001;
 /// Asks for as many MiB as the body says.
 const FLOOD: i32 = 1002;
+/// Asks for the body back as the remark of the header.
+const REMARK: i32 = 1003;
 
 #[derive(Default)]
 struct Echo {
@@ -57,6 +59,11 @@ impl Handler for Echo {
                         out.buffer(),
                     );
                     out.push_bytes(frame.body.clone());
+                }
+                REMARK => {
+                    let remark = std::str::from_utf8(&frame.body).unwrap().into();
+                    let reply = Header::response(0, header.opaque, Some(remark), None);
+                    reply.encode(frame.serialize_type, 0, out.buffer());
                 }
                 HOLD => self.held.lock().unwrap().push((connection.clone(), header.opaque)),
                 FLOOD => {
@@ -210,6 +217,16 @@ async fn a_large_frame_arrives_whole() {
     let client = server.client().await;
     let reply = client.request(ECHO, Fields::default(), body.clone(), Duration::from_secs(20)).await.unwrap();
     assert_eq!(reply.body(), &body);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_reply_that_is_all_header_arrives() {
+    let server = serve(ServerOptions::default());
+    let text = "x".repeat(4 << 20);
+    let client = server.client().await;
+    let asked = client.request(REMARK, Fields::default(), text.clone().into(), Duration::from_secs(10));
+    assert_eq!(asked.await.unwrap().remark(), text);
     server.stop().await;
 }
 

@@ -26,8 +26,6 @@ const REPLY_LIMIT: Duration = Duration::from_secs(20);
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(1);
 /// Pause between two attempts to reach a server that starts.
 const RETRY_PAUSE: Duration = Duration::from_millis(2);
-/// Longest header of a reply.
-const REPLY_HEADER_BYTES_MAX: usize = 1024 * 1024;
 /// Most messages that one pull asks for.
 const PULL_MESSAGES: i32 = 1024;
 const GROUP: &str = "xtask";
@@ -78,10 +76,7 @@ pub(crate) struct Answer {
 impl Wire {
     /// Connects once.
     pub(crate) async fn connect(address: &str) -> Result<Wire, RemotingError> {
-        let mut options = ClientOptions::default();
-        // The reply to a batch names each of its messages.
-        options.limits.header_bytes_max = REPLY_HEADER_BYTES_MAX;
-        ClientConnection::connect(address, &options, Arc::new(())).await.map(Wire)
+        ClientConnection::connect(address, &ClientOptions::default(), Arc::new(())).await.map(Wire)
     }
 
     /// Connects to a server that may still be starting.

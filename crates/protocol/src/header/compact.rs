@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use bytes::{BufMut, BytesMut};
 
-use super::{FIELDS_MAX, Fields, Header, HeaderError, Language, Visit};
+use super::{Fields, Header, HeaderError, Language, Visit};
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Header<'_>, HeaderError> {
     let mut rest = bytes;
@@ -24,9 +24,6 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Header<'_>, HeaderError> {
     let mut map = rest.get(..fields_bytes).ok_or(HeaderError::Truncated("fields"))?;
     let mut fields = Fields::with_capacity(if map.is_empty() { 0 } else { 16 });
     while !map.is_empty() {
-        if fields.len() == FIELDS_MAX {
-            return Err(HeaderError::TooManyFields);
-        }
         let key_bytes = u16::from_be_bytes(take(&mut map, "key length")?);
         let key = text(&mut map, usize::from(key_bytes), "key")?;
         let value_bytes = u32::from_be_bytes(take(&mut map, "value length")?);

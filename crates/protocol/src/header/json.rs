@@ -9,7 +9,7 @@ use std::fmt;
 use bytes::{BufMut, BytesMut};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
-use super::{FIELDS_MAX, Fields, Header, HeaderError, Language, Visit, plain};
+use super::{Fields, Header, HeaderError, Language, Visit, plain};
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Header<'_>, HeaderError> {
     // Checked as a whole: cheaper than string by string.
@@ -144,9 +144,6 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FieldsText<'de>, A::Error> {
         let mut fields = Fields::with_capacity(16);
         while let Some(Text(key)) = map.next_key()? {
-            if fields.len() == FIELDS_MAX {
-                return Err(A::Error::custom(HeaderError::TooManyFields));
-            }
             let Text(value) = map.next_value_seed(AnyText)?;
             fields.push(key, value);
         }

@@ -166,15 +166,10 @@ pub enum HeaderError {
     /// Type 1, and a string is not UTF-8.
     #[error("compact header has a {0} that is not UTF-8")]
     NotUtf8(&'static str),
-    /// More fields than any request has.
-    #[error("header has more than {FIELDS_MAX} fields")]
-    TooManyFields,
 }
 
-/// Most fields that a header may have. The largest request of the protocol has about thirty.
-pub const FIELDS_MAX: usize = 128;
-
-/// The custom header fields in the order in which they were written.
+/// The custom header fields in the order in which they were written. As many as the header's bytes allow: Java has no
+/// other limit, and a field costs at most eight times its shortest form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
@@ -268,4 +263,24 @@ languages! {
     11 Oms "OMS",
     12 Rust "RUST",
     13 NodeJs "NODE_JS",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::FrameLimits;
+
+    #[test]
+    fn a_header_has_as_many_fields_as_its_bytes_allow() {
+        let mut fields = Fields::default();
+        (0..20_000).for_each(|number: i32| fields.push(number.to_string(), ""));
+        fields.push("last", "1");
+        for serialize_type in [SerializeType::Json, SerializeType::Compact] {
+            let mut out = BytesMut::new();
+            Header::request(10, 1, fields.clone()).encode(serialize_type, 0, &mut out);
+            let frame = frame::cut(&mut out, FrameLimits::default()).unwrap().expect("a whole frame");
+            let header = Header::decode(&frame).unwrap();
+            assert_eq!(header.field("last"), Some("1"), "{serialize_type:?}");
+        }
+    }
 }

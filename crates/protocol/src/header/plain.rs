@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::{FIELDS_MAX, Fields, Header, Language};
+use super::{Fields, Header, Language};
 
 /// Reads a header in the usual form.
 pub(super) fn decode(text: &str) -> Option<Header<'_>> {
@@ -139,9 +139,6 @@ impl<'a> Scan<'a> {
             return Some(fields);
         }
         loop {
-            if fields.len() == FIELDS_MAX {
-                return None;
-            }
             let name = self.plain_string()?;
             self.expect(b':')?;
             match self.plain_string() {
