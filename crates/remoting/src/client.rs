@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
+use crate::budget::Budget;
 use crate::close::CloseReason;
 use crate::connection::{self, Connection, Handler, Side};
 use crate::out::Out;
@@ -153,7 +154,9 @@ pub async fn dial(
         }
     };
     let _ = stream.set_nodelay(true);
-    let connection = Connection::new(&stream, options.outbox_bytes_max).map_err(failed)?;
+    // A client's outbox has a bound, and what it refuses costs nobody else.
+    let budget = Arc::new(Budget::new(usize::MAX));
+    let connection = Connection::new(&stream, options.outbox_bytes_max, budget).map_err(failed)?;
     // Ends when the connection is closed; `ClientConnection::closed` waits for that.
     tokio::spawn(connection::run(stream, connection.clone(), handler, options.limits, Side::Client));
     Ok(connection)

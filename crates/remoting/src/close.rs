@@ -41,6 +41,14 @@ pub enum CloseReason {
         /// Limit in force.
         limit: usize,
     },
+    /// The peer does not read, and there are too many of its kind.
+    #[error("the peer does not read: {queued} bytes wait for it, and with those of others more than {limit}")]
+    BudgetExceeded {
+        /// Bytes that waited for this peer.
+        queued: usize,
+        /// Limit in force, for all connections together.
+        limit: usize,
+    },
     /// The peer took no byte of what waits for it for too long.
     #[error("the peer took nothing for {} s while bytes waited for it", .0.as_secs())]
     WriteStalled(Duration),
@@ -71,8 +79,8 @@ impl CloseReason {
             CloseReason::PeerClosed | CloseReason::Local | CloseReason::Io(_) => false,
             CloseReason::Idle(_) | CloseReason::Stopping => false,
             CloseReason::Frame(_) | CloseReason::Header(_) | CloseReason::Refused(_) => true,
-            CloseReason::SlowConsumer { .. } | CloseReason::WriteStalled(_) => true,
-            CloseReason::TooManyConnections(_) => true,
+            CloseReason::SlowConsumer { .. } | CloseReason::BudgetExceeded { .. } => true,
+            CloseReason::WriteStalled(_) | CloseReason::TooManyConnections(_) => true,
         }
     }
 }

@@ -19,6 +19,7 @@ use cometmq_protocol::{ConnectionId, Frame, FrameLimits, Peer, frame};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use crate::budget::{Budget, Share};
 use crate::close::CloseReason;
 use crate::out::Out;
 
@@ -72,8 +73,9 @@ struct Shared {
     queued_bytes: AtomicUsize,
     /// Sweeps since the last byte moved.
     quiet_rounds: AtomicU32,
-    /// Bytes wait because the socket takes no more.
-    blocked: AtomicBool,
+    /// What all connections of this side may hold, and this one's part in it.
+    budget: Arc<Budget>,
+    share: Share,
     /// The task holds buffers.
     buffered: AtomicBool,
     /// The task has seen that the server stops, and hands in no more frames.
@@ -91,7 +93,11 @@ struct Outbox {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: &TcpStream, outbox_bytes_max: usize) -> io::Result<Connection> {
+    pub(crate) fn new(
+        stream: &TcpStream,
+        outbox_bytes_max: usize,
+        budget: Arc<Budget>,
+    ) -> io::Result<Connection> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let canonical = |mut address: std::net::SocketAddr| {
             // A listener on [::] sees IPv4 peers as ::ffff:a.b.c.d, which no RocketMQ address text may contain.
@@ -109,7 +115,8 @@ impl Connection {
             outbox: Mutex::default(),
             queued_bytes: AtomicUsize::new(0),
             quiet_rounds: AtomicU32::new(0),
-            blocked: AtomicBool::new(false),
+            budget,
+            share: Share::default(),
             buffered: AtomicBool::new(false),
             finished_reading: AtomicBool::new(false),
         })))
@@ -171,7 +178,12 @@ impl Connection {
             outbox.trim = true;
             wake(outbox);
         }
-        (rounds, self.0.blocked.load(Ordering::Relaxed))
+        (rounds, self.0.share.is_blocked())
+    }
+
+    /// Its part in the budget of the server.
+    pub(crate) fn share(&self) -> &Share {
+        &self.0.share
     }
 
     /// Lets the task hand in what it has cut, then read no more.
@@ -251,6 +263,7 @@ impl Drop for End {
         } else {
             CloseReason::Local
         });
+        self.connection.0.budget.unblock(self.connection.share());
         self.handler.disconnected(&self.connection);
     }
 }
@@ -343,9 +356,9 @@ impl Task {
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                 Poll::Pending => {
-                    self.shared().blocked.store(true, Ordering::Relaxed);
-                    let (queued, limit) =
-                        (self.end.connection.queued_bytes(), self.shared().outbox_bytes_max);
+                    let shared = self.shared();
+                    let (queued, limit) = (self.end.connection.queued_bytes(), shared.outbox_bytes_max);
+                    shared.budget.block(&shared.share, queued);
                     if queued > limit {
                         return Poll::Ready(Err(CloseReason::SlowConsumer { queued, limit }));
                     }
@@ -353,13 +366,17 @@ impl Task {
                 }
             }
         }
-        self.shared().blocked.store(false, Ordering::Relaxed);
+        self.shared().budget.unblock(&self.shared().share);
         Poll::Ready(Ok(true))
     }
 
     /// Before the end: what is answered should arrive if the socket takes it at once.
     fn write_once(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
-        if !self.out.is_empty() && !matches!(reason, CloseReason::SlowConsumer { .. } | CloseReason::Io(_)) {
+        let vain = matches!(
+            reason,
+            CloseReason::SlowConsumer { .. } | CloseReason::BudgetExceeded { .. } | CloseReason::Io(_)
+        );
+        if !self.out.is_empty() && !vain {
             let _ = self.out.poll_write(&mut self.stream, cx);
         }
     }

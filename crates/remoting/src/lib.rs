@@ -5,7 +5,7 @@
 //! [`Connection::push`]. Batching comes from load itself, never from waiting.
 //!
 //! Suggested reading order: [`out`] is what a connection has to write, [`connection`] the task and the handle that
-//! others hold, [`close`] why connections end and how that is logged, [`server`] listens, [`client`] connects and
+//! others hold, `budget` what all of them may hold for peers that do not read, [`close`] why connections end and how that is logged, [`server`] listens, [`client`] connects and
 //! matches replies to requests.
 //!
 //! Invariants: a peer costs memory for bytes that it really sent; whoever does not read is cut off at a bound; a
@@ -13,6 +13,7 @@
 //!
 //! Never here: what a request means.
 
+mod budget;
 pub mod client;
 pub mod close;
 pub mod connection;

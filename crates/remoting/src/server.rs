@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::budget::Budget;
 use crate::close::{CloseLog, CloseReason};
 use crate::connection::{self, Connection, Handler, Side};
 
@@ -21,6 +22,9 @@ use crate::connection::{self, Connection, Handler, Side};
 const BACKLOG: i32 = 1024;
 /// A quiet connection is closed after this many sweeps and one: the first may come right after its last byte.
 const SWEEPS_PER_TIMEOUT: u32 = 4;
+/// Bytes that may wait for peers that do not read: enough for some two hundred that are in the middle of a large reply
+/// each, and little beside what a machine that serves as many has.
+const UNREAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// How often a stopping server looks whether all is answered.
 const STOP_POLL: Duration = Duration::from_millis(5);
 /// How long a peer has to notice that the server said its last, before unread input resets the connection.
@@ -39,6 +43,8 @@ pub struct ServerOptions {
     pub write_timeout: Duration,
     /// Most bytes that may wait for a peer to read them.
     pub outbox_bytes_max: usize,
+    /// Most bytes that may wait in all connections together for peers that do not read them.
+    pub unread_bytes_max: usize,
     /// How long a stopping server waits for requests in flight and for peers to read their replies.
     pub stop_timeout: Duration,
 }
@@ -51,6 +57,7 @@ impl Default for ServerOptions {
             idle_timeout: Duration::from_secs(120),
             write_timeout: Duration::from_secs(30),
             outbox_bytes_max: 64 * 1024 * 1024,
+            unread_bytes_max: UNREAD_BYTES_MAX,
             stop_timeout: Duration::from_secs(5),
         }
     }
@@ -98,7 +105,7 @@ impl Server {
         handler: Arc<dyn Handler>,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let registry = Arc::new(Registry { options: self.options, ..Registry::default() });
+        let registry = Arc::new(Registry::new(self.options));
         let _close_all = CloseAll(registry.clone());
         let mut tasks = JoinSet::new();
         for listener in self.listeners {
@@ -106,6 +113,7 @@ impl Server {
             tasks.spawn(accept(listener, registry.clone(), handler.clone()));
         }
         tasks.spawn(sweep(registry.clone()));
+        tasks.spawn(relieve(registry.clone()));
         shutdown.await;
         tasks.shutdown().await;
         stop(&registry, handler.as_ref()).await;
@@ -127,14 +135,19 @@ fn listen(address: SocketAddr) -> io::Result<StdListener> {
 }
 
 /// All connections of a server.
-#[derive(Default)]
 struct Registry {
     options: ServerOptions,
+    budget: Arc<Budget>,
     connections: Mutex<HashMap<ConnectionId, Connection>>,
     log: CloseLog,
 }
 
 impl Registry {
+    fn new(options: ServerOptions) -> Registry {
+        let budget = Arc::new(Budget::new(options.unread_bytes_max));
+        Registry { options, budget, connections: Mutex::default(), log: CloseLog::default() }
+    }
+
     fn connections(&self) -> MutexGuard<'_, HashMap<ConnectionId, Connection>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -204,7 +217,8 @@ fn is_peers(error: &io::Error) -> bool {
 
 fn admit(stream: TcpStream, registry: &Arc<Registry>, handler: &Arc<dyn Handler>) {
     // Fails when the peer is gone already.
-    let Ok(connection) = Connection::new(&stream, registry.options.outbox_bytes_max) else { return };
+    let (outbox, budget) = (registry.options.outbox_bytes_max, registry.budget.clone());
+    let Ok(connection) = Connection::new(&stream, outbox, budget) else { return };
     let _ = stream.set_nodelay(true);
     let entry = match registry.enter(&connection) {
         Ok(entry) => entry,
@@ -249,6 +263,14 @@ async fn sweep(registry: Arc<Registry>) {
             }
         }
         registry.log.flush();
+    }
+}
+
+/// Closes connections that are not read when all of them together hold too much.
+async fn relieve(registry: Arc<Registry>) {
+    loop {
+        registry.budget.exceeded().await;
+        registry.budget.relieve(&registry.snapshot());
     }
 }
 

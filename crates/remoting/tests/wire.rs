@@ -277,6 +277,28 @@ async fn a_peer_that_does_not_read_is_cut_off_at_the_outbox_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_peers_that_do_not_read_hold_no_more_than_the_budget_and_cost_nobody_else() {
+    const MIB: usize = 1 << 20;
+    let budget = 64 * MIB;
+    let server = serve(ServerOptions { unread_bytes_max: budget, ..ServerOptions::default() });
+    let honest = server.client().await;
+    let mut slow = Vec::new();
+    for opaque in 0..40 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(&request(FLOOD, opaque, &[12])).await.unwrap();
+        slow.push(stream);
+        honest.request(ECHO, Fields::default(), Bytes::new(), Duration::from_secs(10)).await.unwrap();
+    }
+    server.ended("with those of others").await;
+    let held =
+        || -> usize { server.handler.connections.lock().unwrap().iter().map(Connection::queued_bytes).sum() };
+    until(|| held() <= budget).await;
+    assert!(held() > budget / 2, "{} bytes are held: more were closed than had to be", held());
+    assert!(!honest.is_closed());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_asks_without_reading_is_not_read_and_ends_by_the_write_timeout() {
     let options = ServerOptions { write_timeout: Duration::from_millis(300), ..ServerOptions::default() };
     let server = serve(options);
