@@ -29,6 +29,9 @@ const LAYERS: &[Layer] = &[
     Layer { name: "sim", below: &["protocol", "store", "namesrv", "broker"], tokio: false },
 ];
 
+/// The feature of the store with mistakes that tests switch on.
+const PLANTED: &str = "planted-bugs";
+
 /// Checks the manifest of the crate in folder `name`.
 pub(super) fn check(name: &str, manifest: &str) -> Vec<Problem> {
     let Some(layer) = LAYERS.iter().find(|layer| layer.name == name) else {
@@ -36,7 +39,32 @@ pub(super) fn check(name: &str, manifest: &str) -> Vec<Problem> {
             format!("crate `{name}` has no layer: give it one in crates/xtask/src/tidy/manifest.rs");
         return vec![Problem { line: 1, message }];
     };
-    dependencies(manifest).filter_map(|(line, dependency)| complain(layer, line, dependency)).collect()
+    let layers = dependencies(manifest).filter_map(|(line, name)| complain(layer, line, name));
+    layers.chain(planted(name, manifest)).collect()
+}
+
+/// Each line of a manifest that asks for the store's planted mistakes, which must not get into any binary: only the
+/// simulator's tests may. `name` is empty for the manifest of the workspace.
+pub(super) fn planted(name: &str, manifest: &str) -> Vec<Problem> {
+    let mut section = "";
+    let mut problems = Vec::new();
+    for (index, line) in manifest.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if line.starts_with('[') {
+            section = line;
+        }
+        let may = match name {
+            "sim" => section.starts_with("[dev-dependencies"),
+            // Its own declaration.
+            "store" => section == "[features]" && line.starts_with(PLANTED),
+            _ => false,
+        };
+        if line.contains(PLANTED) && !may {
+            let message = format!("only the tests of `sim` may ask for `{PLANTED}` of the store");
+            problems.push(Problem { line: index + 1, message });
+        }
+    }
+    problems
 }
 
 fn complain(layer: &Layer, line: usize, dependency: &str) -> Option<Problem> {
@@ -125,6 +153,19 @@ mod tests {
             assert_eq!(messages("namesrv", manifest).len(), 1, "{manifest}");
         }
         assert_eq!(messages("namesrv", "[features]\ntokio = []\n# tokio = \"1\"\n"), [""; 0]);
+    }
+
+    #[test]
+    fn planted_bugs_are_for_the_tests_of_the_simulator() {
+        let asked = "cometmq-store = { workspace = true, features = [\"planted-bugs\"] }\n";
+        let (tests, plain) = (format!("[dev-dependencies]\n{asked}"), format!("[dependencies]\n{asked}"));
+        let expected = ["2: only the tests of `sim` may ask for `planted-bugs` of the store"];
+        assert_eq!(messages("sim", &tests), [""; 0]);
+        assert_eq!(messages("sim", &plain), expected);
+        assert_eq!(messages("broker", &tests), expected);
+        assert_eq!(planted("", "[workspace.dependencies]\nstore = { features = ['planted-bugs'] }").len(), 1);
+        assert_eq!(messages("store", "[features]\nplanted-bugs = [] # planted-bugs\n"), [""; 0]);
+        assert_eq!(messages("store", "[features]\ndefault = [\"planted-bugs\"]\n"), expected);
     }
 
     #[test]

@@ -24,7 +24,9 @@ struct Problem {
 /// Checks the whole repository and prints what is wrong as `file:line: message`.
 pub(crate) fn run() -> Result<()> {
     let root = workspace::root()?;
-    let (mut files, mut count) = (0, 0);
+    let workspace = root.join("Cargo.toml");
+    let mut count = report(&root, &workspace, manifest::planted("", &read(&workspace)?));
+    let mut files = 0;
     for krate in sorted_entries(&root.join("crates"))? {
         let name = krate.file_name().and_then(OsStr::to_str).context("a crate's folder is not UTF-8")?;
         let manifest = krate.join("Cargo.toml");
