@@ -1,10 +1,12 @@
 //! `cometmq store check`: everything in a store's directory against everything else, without changing anything.
 //!
 //! Reading order: here what is asked and what is found, [`log`] the segments with their checksums, [`queues`] the
-//! entries against the records in both directions, [`small`] positions, times and settings.
+//! entries against the records in both directions, [`index`] the same for the index, [`small`] positions, times and
+//! settings.
 //!
 //! Never here: opening the store. A check needs no lock; of a store in use it may tell what is just being written.
 
+mod index;
 mod log;
 mod queues;
 mod small;
@@ -15,9 +17,13 @@ use std::sync::Arc;
 
 use cometmq_protocol::{LogOffset, QueueId, QueueOffset};
 
-use crate::checkpoint::{DispatchedPosition, JavaCheckpoint};
+use crate::checkpoint::{self, DispatchedPosition, JavaCheckpoint};
+use crate::cutting;
 use crate::disk::{Disk, DiskError};
+use crate::index::IndexOptions;
+use crate::index::progress as indexed;
 
+use index::IndexFiles;
 use log::LogFiles;
 use queues::Counts;
 
@@ -28,6 +34,16 @@ pub struct CheckOptions {
     pub root: PathBuf,
     /// Directories of the commit log; empty means `commitlog` in the root.
     pub log_directories: Vec<PathBuf>,
+    /// Slots of an index file (`maxHashSlotNum`).
+    pub index_slots: u32,
+}
+
+impl CheckOptions {
+    /// RocketMQ's defaults for the store in this directory.
+    pub fn new(root: impl Into<PathBuf>) -> CheckOptions {
+        let index_slots = IndexOptions::default().shape.slots;
+        CheckOptions { root: root.into(), log_directories: Vec::new(), index_slots }
+    }
 }
 
 /// Something that is not as it should be.
@@ -84,20 +100,23 @@ pub struct CheckSummary {
     pub queues: u64,
     /// Their entries.
     pub entries: u64,
+    /// Entries of index files.
+    pub index_entries: u64,
     /// Findings.
     pub damaged: u64,
     /// Whether the store was closed in order.
     pub clean: bool,
 }
 
-/// How far a check is: bytes done, and bytes in all.
-pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+/// How far a part of a check is: bytes done.
+type Progress<'a> = &'a mut dyn FnMut(u64);
 
-/// Looks at everything, hands each finding to `found`, and sums up. An error is that of a disk which fails altogether.
+/// Looks at everything, hands each finding to `found`, and sums up; `progress` learns of bytes done, and bytes in all,
+/// which are those of the log and the index. An error is that of a disk which fails altogether.
 pub fn check(
     disk: &Arc<dyn Disk>,
     options: &CheckOptions,
-    progress: Progress<'_>,
+    progress: &mut dyn FnMut(u64, u64),
     found: &mut dyn FnMut(Finding),
 ) -> Result<CheckSummary, DiskError> {
     let root = &options.root;
@@ -111,14 +130,31 @@ pub fn check(
         true => vec![root.join("commitlog")],
         false => options.log_directories.clone(),
     };
-    let log = LogFiles::open(disk, &directories, root.join("cometmq/checksums"), &mut found)?;
+    let cut = cutting::named(&**disk, &root.join("cometmq/cutting"))?;
+    let sums = root.join("cometmq/checksums");
+    let log = LogFiles::open(disk, &directories, sums, cut.as_deref(), &mut found)?;
     let (_, position) = DispatchedPosition::load(&**disk, root.join("cometmq/dispatched"))?;
-    let mut counts = Counts::open(disk, root.join("consumequeue"), &mut found)?;
-    let entered = if summary.clean { LogOffset(i64::MAX) } else { position.unwrap_or(LogOffset(0)) };
-    let walked = log.walk(position, &mut counts, entered, &mut summary, progress, &mut found)?;
-    counts.finish(&log, &mut summary, &mut found)?;
-    small::check_positions(&**disk, root, &walked, &mut found)?;
     let java = JavaCheckpoint::load(&**disk, &root.join("checkpoint"))?;
+    let mut counts = Counts::open(disk, root.join("consumequeue"), &mut found)?;
+    let believed = (summary.clean, java.index);
+    let mut index = IndexFiles::open(disk, root, options.index_slots, believed, &mut found)?;
+    let entered = if summary.clean { LogOffset(i64::MAX) } else { position.unwrap_or(LogOffset(0)) };
+    let (log_bytes, all_bytes) = (log.bytes(), log.bytes() + index.bytes());
+    let of_log: Progress<'_> = &mut |done| progress(done, all_bytes);
+    let walked = log.walk(position, entered, (&mut counts, &mut index), &mut summary, of_log, &mut found)?;
+    counts.finish(&log, &mut summary, &mut found)?;
+    index.finish(&mut summary, &mut |done| progress(log_bytes + done, all_bytes), &mut found)?;
+    for (name, magic) in checkpoint::POSITIONS {
+        let path = root.join("cometmq").join(name);
+        small::check_slots::<1>(&**disk, &path, magic, walked.end, &mut found)?;
+    }
+    small::check_slots::<{ indexed::NUMBERS }>(
+        &**disk,
+        &root.join("cometmq/indexed"),
+        indexed::MAGIC,
+        walked.end,
+        &mut found,
+    )?;
     small::check_times(&root.join("checkpoint"), &java, &walked, &mut found);
     small::check_config(&**disk, &root.join("config"), &mut found)?;
     summary.damaged = damaged;

@@ -10,9 +10,7 @@ use std::path::{Path, PathBuf};
 use cometmq_protocol::{LogOffset, Millis};
 
 use crate::disk::{self, Disk, DiskError};
-use crate::two_slots::{self, TwoSlots};
-
-pub(crate) use crate::two_slots::SLOT_BYTES;
+use crate::two_slots::TwoSlots;
 
 /// Bytes of RocketMQ's file.
 const JAVA_BYTES: usize = 4096;
@@ -153,11 +151,6 @@ impl DurablePosition {
     pub fn note(&mut self, disk: &dyn Disk, position: LogOffset) -> Result<(), DiskError> {
         if self.0.get()[0] == position.0 { Ok(()) } else { self.0.note(disk, [position.0]) }
     }
-}
-
-/// Reads a copy; `None` where none stands.
-pub(crate) fn decode_slot(slot: &[u8], magic: u64) -> Option<LogOffset> {
-    two_slots::decode(slot, magic).map(|(_, [position])| LogOffset(position))
 }
 
 #[cfg(test)]

@@ -27,6 +27,12 @@ pub(crate) fn end(disk: &dyn Disk, note: &Path) -> Result<(), DiskError> {
     disk.remove_file(note)
 }
 
+/// The name of the segment that is noted.
+pub(crate) fn named(disk: &dyn Disk, note: &Path) -> Result<Option<String>, DiskError> {
+    let text = disk::read_file(disk, note)?.and_then(|bytes| String::from_utf8(bytes).ok());
+    Ok(text.and_then(|text| text.strip_suffix(END).map(str::to_owned)))
+}
+
 /// Gives a segment that a start before left short its size again.
 pub(crate) fn resume(
     disk: &dyn Disk,
@@ -34,8 +40,10 @@ pub(crate) fn resume(
     directories: &[PathBuf],
     segment_bytes: u64,
 ) -> Result<(), DiskError> {
-    let Some(bytes) = disk::read_file(disk, note)? else { return Ok(()) };
-    let name = std::str::from_utf8(&bytes).ok().and_then(|text| text.strip_suffix(END));
+    if !disk.exists(note)? {
+        return Ok(());
+    }
+    let name = named(disk, note)?;
     for path in name.iter().flat_map(|name| directories.iter().map(move |directory| directory.join(name))) {
         if disk.exists(&path)? {
             let file = disk.open(&path, false)?;

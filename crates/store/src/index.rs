@@ -9,14 +9,14 @@
 //! not keep up, the missing part is read from the log, a bounded part at each flush. So nobody who sends ever waits
 //! for the index, and a lost, old or foreign index is made whole while messages are served.
 
-mod files;
+pub(crate) mod files;
 mod flush;
 pub mod format;
 pub mod keys;
 mod lookup;
 mod newest;
 mod open;
-mod progress;
+pub(crate) mod progress;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

@@ -3,23 +3,33 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cometmq_protocol::message::{Record, record};
+use cometmq_protocol::message::{Record, RecordView, record};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 use cometmq_store::check::{self, CheckOptions, CheckSummary, Finding};
 use cometmq_store::config_file;
 use cometmq_store::disk::{Crash, Fault, read_file};
+use cometmq_store::index::format::Shape;
 use cometmq_store::scrub::{ScrubCursor, ScrubRound, ScrubStep};
-use cometmq_store::{Disk, MemoryDisk, Patience, Store, StoreOptions};
+use cometmq_store::{Disk, IndexOptions, KeyQuery, MemoryDisk, Patience, Store, StoreOptions};
 
 const TOPICS: [&str; 2] = ["T", "Orders"];
 const MESSAGES: i64 = 60;
+/// Of index files: small, so that there are several.
+const SHAPE: Shape = Shape { slots: 16, entries: 50 };
 
 fn options() -> StoreOptions {
-    StoreOptions { segment_bytes: 16 * 1024, queue_file_bytes: 400, ..StoreOptions::new("/s") }
+    let index = IndexOptions { shape: SHAPE, utc_offset_ms: 0 };
+    StoreOptions {
+        segment_bytes: 16 * 1024,
+        queue_file_bytes: 400,
+        index: Some(index),
+        ..StoreOptions::new("/s")
+    }
 }
 
 fn open(disk: &MemoryDisk) -> Store {
@@ -90,6 +100,22 @@ fn delivered(store: &Store) -> Vec<(&'static str, QueueOffset, Vec<u8>)> {
         }
     }
     messages
+}
+
+/// The places that each key leads to, in the range of store times that just holds the message.
+fn found_by_key(store: &Store) -> Vec<Vec<LogOffset>> {
+    let find = |topic, number: i64| {
+        let mut places = Vec::new();
+        let (key, at) = (format!("k{number}"), Millis(1000 + number));
+        let query = KeyQuery { topic, key: &key, begin: at, end: at };
+        let mut each = |bytes: &[u8]| {
+            places.push(RecordView::decode(bytes).unwrap().log_offset);
+            ControlFlow::Continue(())
+        };
+        store.find_by_key(&query, &mut each).unwrap();
+        places
+    };
+    (0..MESSAGES).flat_map(|number| TOPICS.map(|topic| find(topic, number))).collect()
 }
 
 /// One whole round of the scrub, in small steps.
@@ -222,7 +248,7 @@ fn whatever_call_of_a_scrub_fails_nothing_is_lost_and_the_next_round_ends_it() {
 /// What a check finds.
 fn check(disk: &MemoryDisk) -> (CheckSummary, Vec<Finding>) {
     let mut found = Vec::new();
-    let options = CheckOptions { root: "/s".into(), log_directories: Vec::new() };
+    let options = CheckOptions { index_slots: SHAPE.slots, ..CheckOptions::new("/s") };
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     let summary =
         check::check(&shared, &options, &mut |_, _| {}, &mut |finding| found.push(finding)).unwrap();
@@ -237,6 +263,7 @@ fn a_check_of_a_healthy_store_finds_nothing_also_after_kills_and_power_cuts() {
     assert_eq!(found, []);
     assert_eq!((summary.records, summary.entries, summary.queues), (all_records(), all_records(), 2));
     assert!(summary.clean && summary.unsummed_blocks == 0 && summary.segments > 3);
+    assert_eq!(summary.index_entries, all_records());
     assert_eq!(check(&MemoryDisk::new()).1, [], "nor in one that is empty");
     let store = open(&disk);
     for number in MESSAGES..MESSAGES + 9 {
@@ -294,6 +321,7 @@ fn ten_thousand_flipped_bits_are_each_found_or_harmless() {
     }
     assert_eq!(check(&disk).1, []);
     let whole = delivered(&open(&disk.crash(Crash::KeepAll)));
+    let whole_by_key = found_by_key(&open(&disk.crash(Crash::KeepAll)));
     let files = files(&disk, Path::new("/s"));
     let mut chance = Chance(7);
     let (mut harmless, mut refused) = (0, 0);
@@ -307,6 +335,8 @@ fn ten_thousand_flipped_bits_are_each_found_or_harmless() {
         let place = format!("round {round}: {} at {at}, mask {mask:#04x}", path.display());
         match Store::open(Arc::new(damaged), options()) {
             Ok((store, _)) => {
+                let by_key = found_by_key(&store);
+                assert!(by_key == whole_by_key || !found.is_empty(), "{place}: undetected in the index");
                 let delivered = delivered(&store);
                 assert!(delivered.iter().all(|message| whole.contains(message)), "{place}: something wrong");
                 assert!(delivered == whole || !found.is_empty(), "{place}: undetected");
@@ -320,6 +350,77 @@ fn ten_thousand_flipped_bits_are_each_found_or_harmless() {
     }
     println!("{harmless} harmless, {refused} stores not opened, in {} files", files.len());
     assert_eq!(check(&disk).1, [], "each bit was put back");
+}
+
+/// In a store that was closed in order and in one that was killed while entries waited for their slots.
+#[test]
+fn each_flipped_bit_of_the_index_is_found_or_harmless() {
+    let closed = filled_with(28);
+    let killed = closed.crash(Crash::KeepAll);
+    let store = open(&killed);
+    append(&store, TOPICS[0], 28);
+    store.sync(&mut Vec::new()).unwrap();
+    store.flush().unwrap();
+    let killed = killed.crash(Crash::KeepAll);
+    for disk in [closed, killed] {
+        assert_eq!(check(&disk).1, []);
+        let whole = found_by_key(&open(&disk.crash(Crash::KeepAll)));
+        let mut files = files(&disk, Path::new("/s/index"));
+        assert_eq!(files.len(), 2);
+        files.push(("/s/cometmq/indexed".into(), 92));
+        let mut harmless = 0;
+        for (path, at) in files.iter().flat_map(|(path, bytes)| (0..*bytes).map(move |at| (path, at))) {
+            let mask = 1 << (at % 8);
+            flip(&disk, path, at, &[mask]);
+            if check(&disk).1.is_empty() {
+                harmless += 1;
+                let store = open(&disk.crash(Crash::KeepAll));
+                assert!(found_by_key(&store) == whole, "{} at {at}, {mask:#04x}: undetected", path.display());
+            }
+            flip(&disk, path, at, &[mask]);
+        }
+        println!("{harmless} harmless");
+    }
+}
+
+#[test]
+fn a_check_names_what_is_wrong_with_the_index() {
+    let disk = filled_with(28);
+    let [(first, _), (second, _)] = &files(&disk, Path::new("/s/index"))[..] else { panic!("two files") };
+    let told = |path: &Path, at, mask: &[u8]| {
+        let disk = disk.crash(Crash::KeepAll);
+        flip(&disk, path, at, mask);
+        let found: Vec<String> = check(&disk).1.iter().map(ToString::to_string).collect();
+        found.join("\n").replace(&format!("{}", path.display()), "FILE")
+    };
+    let entry = |number| SHAPE.entry_at(number);
+    for (at, mask, expected) in [
+        (7, 1, "FILE at byte 0: the begin time is 1001 ms; its message was stored at 1000 ms"),
+        (31, 1, "FILE at byte 24: the header says end offset"),
+        (35, 4, "FILE at byte 32: the header says used slots"),
+        (40 + 3, 64, "FILE at byte 40: the slot says entry"),
+        (entry(9) + 3, 1, "FILE at byte 284, log position"),
+        (entry(9) + 11, 1, "no message begins there"),
+        (entry(9) + 8, 1, "the entry behind it is of a message before its own"),
+        (entry(9) + 15, 1, "says 1 s after the file's begin time; it is 0 s"),
+        (entry(30) + 19, 1, "before it in its slot; it is"),
+    ] {
+        let told = told(first, at, &[mask]);
+        assert!(told.contains(expected), "byte {at}: {told}");
+    }
+    let told = told(second, entry(1), &[0xFF; 100]);
+    assert!(told.contains("lack entries for keys of theirs"), "{told}");
+    disk.remove_file(second).unwrap();
+    assert!(check(&disk).1[0].to_string().contains("which is missing"));
+    // What a start that was killed in it leaves.
+    let disk = filled();
+    let note = disk.open(Path::new("/s/cometmq/cutting"), true).unwrap();
+    let last = files(&disk, Path::new("/s/commitlog")).pop().unwrap().0;
+    let name = format!("{}\n", last.file_name().unwrap().to_string_lossy());
+    disk.open(&last, false).unwrap().set_len(16 * 1024 - 512).unwrap();
+    assert_eq!(check(&disk).1.len(), 1, "a segment that is too short");
+    note.write_at(name.as_bytes(), 0).unwrap();
+    assert_eq!(check(&disk).1, [], "a segment that the next start makes whole");
 }
 
 /// Chance from a seed.

@@ -24,6 +24,9 @@ pub(crate) struct CheckArgs {
     /// Directory of the commit log, if it is not `commitlog` in DIR (storePathCommitLog)
     #[arg(long, value_name = "DIR")]
     commit_log: Option<PathBuf>,
+    /// Slots of an index file (maxHashSlotNum)
+    #[arg(long, default_value_t = 5_000_000, value_parser = clap::value_parser!(u32).range(2..))]
+    index_slots: u32,
     /// One line of JSON for each finding, and one for the summary
     #[arg(long)]
     json: bool,
@@ -41,8 +44,11 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
     }
     let bar = super::progress_bar()?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let options =
-        CheckOptions { root: root.clone(), log_directories: args.commit_log.iter().cloned().collect() };
+    let options = CheckOptions {
+        root: root.clone(),
+        log_directories: args.commit_log.iter().cloned().collect(),
+        index_slots: args.index_slots,
+    };
     let mut told = 0;
     let mut tell = |finding: Finding| {
         told += 1;
@@ -78,7 +84,7 @@ fn summary_as_json(summary: &CheckSummary) -> String {
     json!({
         "segments": summary.segments, "records": summary.records, "logBytes": summary.log_bytes,
         "blocksWithChecksum": summary.summed_blocks, "blocksWithout": summary.unsummed_blocks,
-        "queues": summary.queues, "entries": summary.entries, "closedInOrder": summary.clean,
+        "queues": summary.queues, "entries": summary.entries, "indexEntries": summary.index_entries, "closedInOrder": summary.clean,
         "damaged": summary.damaged,
     })
     .to_string()
@@ -87,11 +93,12 @@ fn summary_as_json(summary: &CheckSummary) -> String {
 fn summary_as_text(summary: &CheckSummary) -> String {
     let mut lines = vec![
         format!(
-            "{} records in {} segments, {} entries in {} queues; {} of {} blocks have a checksum",
+            "{} records in {} segments, {} entries in {} queues, {} in the index; {} of {} blocks have a checksum",
             summary.records,
             summary.segments,
             summary.entries,
             summary.queues,
+            summary.index_entries,
             summary.summed_blocks,
             summary.summed_blocks + summary.unsummed_blocks,
         ),

@@ -269,19 +269,12 @@ impl Dump<'_> {
     fn index(&mut self, directory: &Path) -> io::Result<()> {
         for path in sorted(directory)?.into_iter().filter(|path| parse_name(&name_of(path)).is_some()) {
             let bytes = fs::metadata(&path)?.len();
-            let slots = self.args.index_slots;
-            let behind = bytes.checked_sub(Shape { slots, entries: 0 }.file_bytes());
-            let Some(entries) =
-                behind.map(|bytes| bytes / ENTRY_BYTES as u64).and_then(|n| u32::try_from(n).ok())
-            else {
-                self.unreadable(
-                    &path,
-                    0,
-                    "too short for its slots: give --index-slots as maxHashSlotNum is",
-                )?;
+            let Some(shape) = Shape::of_file(bytes, self.args.index_slots) else {
+                let why = "is not of a length with so many slots: give --index-slots as maxHashSlotNum is";
+                self.unreadable(&path, 0, why)?;
                 continue;
             };
-            if !self.index_file(&path, Shape { slots, entries })? {
+            if !self.index_file(&path, shape)? {
                 break;
             }
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cometmq_protocol::message::RecordView;
 use cometmq_protocol::{LogOffset, Millis};
 
+use super::index::{IndexFiles, Seen};
 use super::queues::Counts;
 use super::{CheckSummary, Finding, Progress};
 use crate::checksums::{BLOCK_BYTES, Sum, SumFile};
@@ -45,9 +46,8 @@ pub(super) struct Walked {
 struct Walk<'w> {
     /// The log is known to reach at least here.
     known_end: i64,
-    /// Entries of records before this position must be in the queues.
-    entered: LogOffset,
-    counts: &'w mut Counts,
+    /// What the piece holds, for the index.
+    seen: Vec<Seen>,
     summary: &'w mut CheckSummary,
     found: &'w mut dyn FnMut(Finding),
     last_stored_at: Millis,
@@ -59,12 +59,17 @@ struct Walk<'w> {
     blocks_until: i64,
 }
 
+/// Compares what one piece of the log held with what is derived from it.
+type Compare<'a> = &'a mut dyn FnMut(&mut Walk<'_>, &Expected) -> Result<(), DiskError>;
+
 impl LogFiles {
-    /// Finds the segments. Files that are none, or of another length than the first, are findings.
+    /// Finds the segments. Files that are none, or of another length than the first, are findings; `cut` is the name of
+    /// one that a start left short, which the next one makes whole.
     pub fn open(
         disk: &Arc<dyn Disk>,
         directories: &[PathBuf],
         sums: PathBuf,
+        cut: Option<&str>,
         found: &mut dyn FnMut(Finding),
     ) -> Result<LogFiles, DiskError> {
         let mut files = Vec::new();
@@ -80,11 +85,13 @@ impl LogFiles {
             }
         }
         files.sort();
-        let segment_bytes = files.first().map_or(1, |(_, bytes, _)| *bytes);
+        let is_cut = |base| cut.is_some_and(|cut| cut == segments::name(base));
+        let uncut = files.iter().find(|(base, ..)| !is_cut(*base)).or(files.first());
+        let segment_bytes = uncut.map_or(1, |(_, bytes, _)| *bytes);
         let mut log = LogFiles { segments: Vec::with_capacity(files.len()), segment_bytes };
         let mut next = files.first().map_or(0, |(base, _, _)| *base);
         for (base, bytes, path) in files {
-            if bytes != segment_bytes {
+            if bytes != segment_bytes && !(is_cut(base) && bytes < segment_bytes) {
                 let what = format!("has {bytes} bytes, and the first segment {segment_bytes}");
                 found(Finding::of_file(&path, None, what));
                 continue;
@@ -105,12 +112,18 @@ impl LogFiles {
         self.segments.first().map_or(0, |segment| segment.base)
     }
 
-    /// Walks over all records.
+    /// Bytes of all segments.
+    pub fn bytes(&self) -> u64 {
+        self.segments.len() as u64 * self.segment_bytes as u64
+    }
+
+    /// Walks over all records and compares queues and index with them. Entries of records before `entered` must be in
+    /// the queues.
     pub fn walk(
         &self,
         position: Option<LogOffset>,
-        counts: &mut Counts,
         entered: LogOffset,
+        (counts, index): (&mut Counts, &mut IndexFiles),
         summary: &mut CheckSummary,
         progress: Progress<'_>,
         found: &mut dyn FnMut(Finding),
@@ -123,8 +136,7 @@ impl LogFiles {
         let start = self.start();
         let mut walk = Walk {
             known_end: covered.max(position.map_or(0, |position| position.0)),
-            entered,
-            counts,
+            seen: Vec::new(),
             summary,
             found,
             last_stored_at: Millis(0),
@@ -132,13 +144,22 @@ impl LogFiles {
             lost: None,
             blocks_until: start,
         };
-        let total = self.segments.len() as u64 * self.segment_bytes as u64;
         for segment in &self.segments {
             for at in segment.sums.damaged()? {
                 let what = "is no checksum of its block; the scrub makes it anew";
                 (walk.found)(Finding::of_file(segment.sums.path(), Some(at), what));
             }
-            self.walk_segment(segment, &mut walk, &mut |done| progress(done, total))?;
+            self.walk_segment(
+                segment,
+                &mut walk,
+                &mut |walk, expected| {
+                    counts.compare(expected, entered, self, walk.found)?;
+                    index.compare(&walk.seen, walk.found)?;
+                    walk.seen.clear();
+                    Ok(())
+                },
+                progress,
+            )?;
         }
         let (end, last_stored_at) = (walk.end, walk.last_stored_at);
         walk.tail();
@@ -149,7 +170,8 @@ impl LogFiles {
         &self,
         segment: &Segment,
         walk_state: &mut Walk<'_>,
-        progress: &mut dyn FnMut(u64),
+        compare: Compare<'_>,
+        progress: Progress<'_>,
     ) -> Result<(), DiskError> {
         let segment_end = segment.base + self.segment_bytes;
         let (mut at, mut bytes) = (segment.base, WINDOW_BYTES);
@@ -163,6 +185,7 @@ impl LogFiles {
                 Met::Record(record) => walk_state.record(segment, &record, &mut expected),
                 Met::Damaged { from, to, wrong, record } => {
                     walk_state.end = walk_state.end.max(to.0);
+                    walk_state.seen.push(Seen::damaged(from, to));
                     walk_state.damaged(segment, from, record.as_ref(), &wrong.to_string());
                 }
             });
@@ -181,7 +204,7 @@ impl LogFiles {
                 walk_state.end = segment_end;
             }
             walk_state.blocks(segment, &piece, &sums);
-            walk_state.counts.compare(&expected, walk_state.entered, self, walk_state.found)?;
+            compare(walk_state, &expected)?;
             let is_zero = walk_state.lost.is_some() && piece.bytes.iter().all(|byte| *byte == 0);
             zeros = if is_zero { zeros + piece.bytes.len() } else { 0 };
             at = next;
@@ -204,6 +227,8 @@ impl LogFiles {
         let length = (to - from) as usize;
         let piece = Piece::read(&*segment.file, segment.base, from, length, false, buffer);
         let mut piece = piece.expect("a patient reader gets what there is");
+        // Of a segment that is being cut there may be less.
+        piece.bytes.resize(length, 0);
         piece.compare(&sums);
         Ok((piece, sums))
     }
@@ -237,6 +262,7 @@ impl LogFiles {
 impl Walk<'_> {
     fn record(&mut self, segment: &Segment, record: &RecordView<'_>, expected: &mut Expected) {
         if let Some(lost) = self.lost.take() {
+            self.seen.push(Seen::damaged(LogOffset(lost), record.log_offset));
             self.damaged(segment, LogOffset(lost), None, "no record here");
         }
         self.summary.records += 1;
@@ -244,6 +270,7 @@ impl Walk<'_> {
         self.last_stored_at = self.last_stored_at.max(record.store_timestamp);
         self.end = record.log_offset.0 + record.total as i64;
         expected.add(record);
+        self.seen.push(Seen::record(record));
     }
 
     fn damaged(&mut self, segment: &Segment, from: LogOffset, record: Option<&RecordView<'_>>, what: &str) {

@@ -2,34 +2,35 @@
 
 use std::path::Path;
 
+use cometmq_protocol::LogOffset;
+
 use super::Finding;
 use super::log::Walked;
-use crate::checkpoint::{self, JavaCheckpoint};
+use crate::checkpoint::JavaCheckpoint;
 use crate::config_file;
 use crate::disk::{self, Disk, DiskError};
+use crate::two_slots::{self, SLOT_BYTES};
 
-/// `cometmq/dispatched` and `cometmq/durable`: each slot that was ever written is valid, and no position is beyond the
-/// log.
-pub(super) fn check_positions(
+/// A file of positions in `cometmq/`: each slot that was ever written is valid, and its position, the first of its `N`
+/// numbers, is not beyond `end`.
+pub(super) fn check_slots<const N: usize>(
     disk: &dyn Disk,
-    root: &Path,
-    walked: &Walked,
+    path: &Path,
+    magic: u64,
+    end: LogOffset,
     found: &mut dyn FnMut(Finding),
 ) -> Result<(), DiskError> {
-    for (name, magic) in checkpoint::POSITIONS {
-        let path = root.join("cometmq").join(name);
-        let bytes = disk::read_file(disk, &path)?.unwrap_or_default();
-        for (slot, at) in bytes.chunks(checkpoint::SLOT_BYTES).zip((0u64..).step_by(checkpoint::SLOT_BYTES)) {
-            match checkpoint::decode_slot(slot, magic) {
-                Some(position) if position > walked.end => {
-                    let what = format!("says that the log reaches {position}; it ends at {}", walked.end);
-                    found(Finding::of_file(&path, Some(at), what));
-                }
-                None if slot.iter().any(|byte| *byte != 0) => {
-                    found(Finding::of_file(&path, Some(at), "is no valid position; the other one counts"));
-                }
-                _ => {}
+    let bytes = disk::read_file(disk, path)?.unwrap_or_default();
+    for (slot, at) in bytes.chunks(SLOT_BYTES).zip((0u64..).step_by(SLOT_BYTES)) {
+        match two_slots::decode::<N>(slot, magic) {
+            Some((_, values)) if values[0] > end.0 => {
+                let what = format!("says that the log reaches {}; it ends at {end}", values[0]);
+                found(Finding::of_file(path, Some(at), what));
             }
+            None if slot.iter().any(|byte| *byte != 0) => {
+                found(Finding::of_file(path, Some(at), "is no valid position; the other one counts"));
+            }
+            _ => {}
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ const WINDOW_BYTES: usize = 1024 * 1024;
 
 /// Where index files are and how large they are.
 #[derive(Clone, Debug)]
-pub(super) struct Files {
+pub(crate) struct Files {
     pub disk: Arc<dyn Disk>,
     pub directory: PathBuf,
     pub shape: Shape,
@@ -20,7 +20,7 @@ pub(super) struct Files {
 
 /// A file in the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(crate) struct Found {
     pub name: i64,
     pub bytes: u64,
 }
@@ -118,18 +118,30 @@ impl Files {
         Ok(())
     }
 
-    /// Brings a file's slots into memory: those in the file, then the entries that came after these were written.
-    pub fn load_slots(&self, newest: &mut Newest) -> Result<(), DiskError> {
-        let file = self.open(newest.name)?;
+    /// Hands the slots from `from` on, which begins a page, to `each`: many at once, with the number of the first.
+    pub fn slots(
+        &self,
+        file: &dyn DiskFile,
+        from: u32,
+        to: u32,
+        mut each: impl FnMut(u32, &[u8]),
+    ) -> Result<(), DiskError> {
         let mut window = Vec::new();
         let step = WINDOW_BYTES / (PAGE_SLOTS * SLOT_BYTES) * PAGE_SLOTS;
-        for first in (0..self.shape.slots).step_by(step) {
-            let count = ((self.shape.slots - first) as usize).min(step);
+        for first in (from..to).step_by(step) {
+            let count = ((to - first) as usize).min(step);
             window.clear();
             window.resize(count * SLOT_BYTES, 0);
-            disk::read_full_at(&*file, &mut window, self.shape.slot_at(first))?;
-            newest.load_slots(first, &window);
+            disk::read_full_at(file, &mut window, self.shape.slot_at(first))?;
+            each(first, &window);
         }
+        Ok(())
+    }
+
+    /// Brings a file's slots into memory: those in the file, then the entries that came after these were written.
+    pub(super) fn load_slots(&self, newest: &mut Newest) -> Result<(), DiskError> {
+        let file = self.open(newest.name)?;
+        self.slots(&*file, 0, self.shape.slots, |first, slots| newest.load_slots(first, slots))?;
         let (from, to) = (newest.slots_at, newest.header.count);
         self.entries(&*file, from.max(1), to, |number, entry| {
             newest.set_head(self.shape.slot_of(entry.hash), number);

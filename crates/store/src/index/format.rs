@@ -34,6 +34,13 @@ impl Shape {
         self.entry_at(self.entries)
     }
 
+    /// The shape of a file of so many bytes that has so many slots; `None` when there is none.
+    pub fn of_file(bytes: u64, slots: u32) -> Option<Shape> {
+        let entries = bytes.checked_sub(Shape { slots, entries: 0 }.file_bytes())?;
+        let shape = Shape { slots, entries: u32::try_from(entries / ENTRY_BYTES as u64).ok()? };
+        (entries % ENTRY_BYTES as u64 == 0 && shape.entries > 1).then_some(shape)
+    }
+
     /// The slot of a hash.
     pub fn slot_of(self, hash: u32) -> u32 {
         hash % self.slots

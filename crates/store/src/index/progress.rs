@@ -13,11 +13,14 @@ use crate::disk::{Disk, DiskError};
 use crate::two_slots::TwoSlots;
 
 /// First bytes of each copy: `COMETMQ2`.
-const MAGIC: u64 = 0x434F_4D45_544D_5132;
+pub(crate) const MAGIC: u64 = 0x434F_4D45_544D_5132;
+
+/// Numbers in a copy.
+pub(crate) const NUMBERS: usize = 9;
 
 /// How far the index goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// All keys of records before this are durable.
     pub covered: LogOffset,
     /// The newest file, 0 where there is none.
@@ -30,7 +33,7 @@ pub(super) struct Progress {
 
 /// The progress on disk.
 #[derive(Debug)]
-pub(super) struct SavedProgress(TwoSlots<9>);
+pub(crate) struct SavedProgress(TwoSlots<NUMBERS>);
 
 impl SavedProgress {
     /// Reads what was saved last. `None` where nothing was: the index was never ours.
@@ -68,7 +71,7 @@ impl SavedProgress {
     }
 }
 
-fn decode(values: [i64; 9], shape: Shape) -> Progress {
+fn decode(values: [i64; NUMBERS], shape: Shape) -> Progress {
     let [covered, name, slots_at, begin_time, end_time, begin, end, used_slots, count] = values;
     let number = |value: i64| u32::try_from(value).unwrap_or(0);
     let count = number(count).clamp(1, shape.entries);

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cometmq_protocol::Millis;
+use cometmq_store::check::{CheckOptions, check};
 use cometmq_store::checkpoint::JavaCheckpoint;
 use cometmq_store::index::format::{IndexEntry, IndexHeader, Shape};
 use cometmq_store::index::{KeyHasher, has_key};
-use cometmq_store::{RealDisk, Store};
+use cometmq_store::{Disk, RealDisk, Store};
 
 use crate::golden_store::{ALL, CLEAN, CLEAN_4, EXTRAS, Golden, KILLED, KILLED_4, Message};
 use crate::keyed::{ALWAYS, append, find, keyed};
@@ -130,10 +131,26 @@ fn the_files_that_are_made_from_a_java_log_are_javas() {
     }
 }
 
+/// The store's own check finds nothing wrong with the index.
+fn assert_index_right(golden: &Golden, root: &Path) {
+    let options = CheckOptions {
+        log_directories: golden.options(root).log_directories,
+        index_slots: golden.index.slots,
+        ..CheckOptions::new(root)
+    };
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let mut found = Vec::new();
+    let summary = check(&disk, &options, &mut |_, _| {}, &mut |finding| found.push(finding)).unwrap();
+    found.retain(|finding| finding.file.starts_with(root.join("index")));
+    assert_eq!(found, [], "{}", golden.name);
+    assert!(summary.index_entries > 0 || !summary.clean, "{}", golden.name);
+}
+
 #[test]
 fn a_java_index_is_gone_on_with() {
     for golden in ALL {
         let (_directory, root) = golden.unpack();
+        assert_index_right(&golden, &root);
         let mut added = Vec::new();
         for life in 0..3 {
             let store = open(&golden, &root);
@@ -152,6 +169,7 @@ fn a_java_index_is_gone_on_with() {
             assert_eq!(find(&store, "T", "K-0", ALWAYS), shared);
             assert_all_found(&store, &golden.messages());
             store.close().unwrap();
+            assert_index_right(&golden, &root);
         }
         assert!(has_key(keyed("a", "b c").as_bytes(), "c"));
         let files = index_files(&root);

@@ -306,8 +306,7 @@ fn has_all(found: &Value, value: &Value) -> bool {
 /// How much the store's own check finds.
 fn findings(disk: &MemoryDisk, root: &Path) -> Result<u64> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    let options = CheckOptions { root: root.to_owned(), log_directories: Vec::new() };
-    Ok(check(&disk, &options, &mut |_, _| {}, &mut |_| {})?.damaged)
+    Ok(check(&disk, &CheckOptions::new(root), &mut |_, _| {}, &mut |_| {})?.damaged)
 }
 
 fn kind_of(path: &Path) -> Kind {
