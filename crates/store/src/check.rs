@@ -22,6 +22,7 @@ use crate::cutting;
 use crate::disk::{Disk, DiskError};
 use crate::index::IndexOptions;
 use crate::index::progress as indexed;
+use crate::scrub;
 
 use index::IndexFiles;
 use log::LogFiles;
@@ -155,6 +156,10 @@ pub fn check(
         walked.end,
         &mut found,
     )?;
+    let scrubbed = root.join("cometmq/scrubbed");
+    // A position that the log does not have costs nothing.
+    let any = LogOffset(i64::MAX);
+    small::check_slots::<{ scrub::NUMBERS }>(&**disk, &scrubbed, scrub::MAGIC, any, &mut found)?;
     small::check_times(&root.join("checkpoint"), &java, &walked, &mut found);
     small::check_config(&**disk, &root.join("config"), &mut found)?;
     summary.damaged = damaged;

@@ -74,6 +74,11 @@ impl Queues {
         &self.files
     }
 
+    /// Whether a queue is in memory; that counts as no use of it.
+    pub fn is_loaded(&self, topic: &str, id: QueueId) -> bool {
+        self.loaded.read().expect(POISONED).get(topic).is_some_and(|queues| queues.contains_key(&id))
+    }
+
     /// A queue that is in memory.
     pub fn get(&self, topic: &str, id: QueueId) -> Option<Arc<Queue>> {
         let loaded = self.loaded.read().expect(POISONED);
@@ -195,10 +200,15 @@ impl Queues {
     /// disk that follow is to be the same.
     pub fn loaded(&self) -> Vec<Arc<Queue>> {
         let loaded = self.loaded.read().expect(POISONED);
-        let mut queues: Vec<Arc<Queue>> =
-            loaded.values().flat_map(|queues| queues.values().cloned()).collect();
-        queues.sort_unstable_by(|a, b| (a.topic().as_str(), a.id()).cmp(&(b.topic().as_str(), b.id())));
-        queues
+        let mut topics: Vec<_> = loaded.iter().collect();
+        topics.sort_unstable_by_key(|(topic, _)| topic.as_str());
+        let mut all = Vec::new();
+        for (_, queues) in topics {
+            let from = all.len();
+            all.extend(queues.values().cloned());
+            all[from..].sort_unstable_by_key(|queue: &Arc<Queue>| queue.id());
+        }
+        all
     }
 
     /// The same, and whoever is being loaded right now is among them.

@@ -16,13 +16,21 @@ use crate::checksums::{BLOCK_BYTES, Sum};
 use crate::commit_log::{NotResident, Patience, Piece, Wrong};
 use crate::disk::DiskError;
 use crate::store::Store;
+use crate::two_slots::TwoSlots;
 use crate::walk::{Met, Stop, walk};
 
-pub(crate) use expected::{Expected, is_entry_of};
+pub(crate) use expected::{Expected, is_entry_of, runs};
 
 /// Bytes read at once. More than the kernel reads ahead by itself, so that what was in memory before can be told from
 /// what this brought there.
 const WINDOW_BYTES: i64 = 1024 * 1024;
+
+/// Bytes of the log after which the cursor is saved: about a minute at the usual rate.
+const SAVED_EVERY: i64 = 512 * 1024 * 1024;
+/// First bytes of each copy of the saved cursor: `COMETMQ3`.
+pub(crate) const MAGIC: u64 = 0x434F_4D45_544D_5133;
+/// Numbers in a copy.
+pub(crate) const NUMBERS: usize = 6;
 
 /// Where a scrub is, and what it has found in this round.
 #[derive(Debug, Default)]
@@ -36,6 +44,8 @@ pub struct ScrubCursor {
     needed: i64,
     buffer: Vec<u8>,
     round: ScrubRound,
+    /// Where it is saved; a cursor that was not resumed is not.
+    saved: Option<TwoSlots<NUMBERS>>,
 }
 
 impl ScrubCursor {
@@ -70,6 +80,34 @@ pub enum ScrubStep {
 }
 
 impl Store {
+    /// The cursor that was saved last, so that a round of a large store goes on where the process before ended. A new
+    /// one where nothing was saved, or no whole record begins there: the log may be another one now.
+    pub fn resume_scrub(&self) -> Result<ScrubCursor, DiskError> {
+        let path = self.options().root.join("cometmq/scrubbed");
+        let (saved, values) = TwoSlots::load(&**self.disk(), path, MAGIC)?;
+        let mut cursor = ScrubCursor { saved: Some(saved), ..ScrubCursor::default() };
+        if let Some([position, counts @ ..]) = values
+            && self.log().record_at(LogOffset(position), &mut cursor.buffer)?
+        {
+            let [records, damaged, turned_back, repaired, vouched] = counts.map(i64::cast_unsigned);
+            cursor.round = ScrubRound { records, damaged, turned_back, repaired, vouched };
+            // What lies in its block before it was not verified by this process.
+            (cursor.position, cursor.damaged_until) = (position, position);
+        }
+        Ok(cursor)
+    }
+
+    /// Saves where the cursor is; not while a record is searched for, as who resumes must find one. A failure costs no
+    /// more than a longer round after the next start.
+    pub fn save_scrub(&self, cursor: &mut ScrubCursor) {
+        let Some(saved) = cursor.saved.as_mut().filter(|_| !cursor.lost) else { return };
+        let ScrubRound { records, damaged, turned_back, repaired, vouched } = cursor.round;
+        let [a, b, c, d, e] = [records, damaged, turned_back, repaired, vouched].map(u64::cast_signed);
+        if let Err(error) = saved.save(&**self.disk(), [cursor.position, a, b, c, d, e]) {
+            tracing::warn!(%error, "how far the scrub is was not saved");
+        }
+    }
+
     /// Verifies about `budget` more bytes of the log, from where `cursor` is, and the queues' entries of their records.
     pub fn scrub(&self, budget: u64, cursor: &mut ScrubCursor) -> Result<ScrubStep, DiskError> {
         let mut left = i64::try_from(budget).unwrap_or(i64::MAX).max(1);
@@ -78,12 +116,18 @@ impl Store {
             cursor.position = cursor.position.max(self.log().start().0);
             if cursor.position >= end {
                 self.log().forget_checksums()?;
-                let round = std::mem::take(cursor).round;
+                let saved = cursor.saved.take();
+                let round = std::mem::replace(cursor, ScrubCursor { saved, ..ScrubCursor::default() }).round;
+                self.save_scrub(cursor);
                 return Ok(ScrubStep::RoundEnded(round));
             }
             let before = cursor.position;
             self.scrub_window(end, cursor)?;
             left -= (cursor.position - before).clamp(1, WINDOW_BYTES);
+            let saved = cursor.saved.as_ref().map_or(i64::MAX, |saved| saved.get()[0]);
+            if cursor.position - saved >= SAVED_EVERY {
+                self.save_scrub(cursor);
+            }
         }
         Ok(ScrubStep::Goes)
     }

@@ -245,6 +245,51 @@ fn whatever_call_of_a_scrub_fails_nothing_is_lost_and_the_next_round_ends_it() {
     }
 }
 
+#[test]
+fn a_scrub_goes_on_after_a_restart_where_it_was_saved() {
+    let disk = filled();
+    flip(&disk, &segment(0), 3000, &[0x40]);
+    let whole = ScrubRound { records: all_records(), turned_back: 1, ..ScrubRound::default() };
+    let store = open(&disk);
+    let mut cursor = store.resume_scrub().unwrap();
+    assert_eq!(cursor.position(), LogOffset(0), "nothing was saved");
+    while cursor.position() < LogOffset(20_000) {
+        assert_eq!(store.scrub(5000, &mut cursor).unwrap(), ScrubStep::Goes);
+    }
+    let position = cursor.position();
+    store.save_scrub(&mut cursor);
+    drop(store);
+    let saved = disk.crash(Crash::KeepAll);
+    let store = open(&saved);
+    let mut cursor = store.resume_scrub().unwrap();
+    assert_eq!(cursor.position(), position);
+    while cursor.position() >= position {
+        if let ScrubStep::RoundEnded(round) = store.scrub(5000, &mut cursor).unwrap() {
+            assert_eq!(round, whole, "also what was found before");
+        }
+    }
+    assert_eq!(
+        store.resume_scrub().unwrap().position(),
+        LogOffset(0),
+        "a round that ended is not gone on with"
+    );
+    assert_eq!(check(&saved.crash(Crash::KeepAll)).1, []);
+    flip(&disk, &segment(position.0), 20, &[0xFF; 8]);
+    let cursor = open(&disk).resume_scrub().unwrap();
+    assert_eq!(cursor.position(), LogOffset(0), "no whole record begins there");
+}
+
+#[test]
+fn a_scrub_loads_no_queue_but_one_whose_entries_differ() {
+    let disk = filled();
+    flip(&disk, Path::new("/s/consumequeue/T/0/00000000000000000000"), 7, &[0x55]);
+    disk.remove_file(Path::new("/s/consumequeue/Orders/0/00000000000000000400")).unwrap();
+    let store = open(&disk.crash(Crash::KeepAll));
+    assert_eq!((scrub(&store).repaired, store.loaded_queues()), (21, 2));
+    let store = open(&filled());
+    assert_eq!((scrub(&store).records, store.loaded_queues()), (all_records(), 0));
+}
+
 /// What a check finds.
 fn check(disk: &MemoryDisk) -> (CheckSummary, Vec<Finding>) {
     let mut found = Vec::new();

@@ -290,7 +290,10 @@ impl Shell {
     fn scrub_loop(&self, bytes_per_second: u64) {
         machine::lower_priority();
         let budget = bytes_per_second.saturating_mul(SCRUB_STEP.as_millis() as u64).div_ceil(1000);
-        let mut cursor = ScrubCursor::default();
+        let mut cursor = self.broker.store().resume_scrub().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the scrub begins anew");
+            ScrubCursor::default()
+        });
         let mut pause = SCRUB_STEP;
         while self.scrubbing.wait(pause) {
             pause = match self.broker.store().scrub(budget, &mut cursor) {
@@ -310,6 +313,7 @@ impl Shell {
                 }
             };
         }
+        self.broker.store().save_scrub(&mut cursor);
     }
 }
 

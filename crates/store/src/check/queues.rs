@@ -15,7 +15,7 @@ use super::{CheckSummary, Finding};
 use crate::consume_queue::{UNIT_BYTES, Unit};
 use crate::disk::{self, Disk, DiskError, DiskFile};
 use crate::dispatch;
-use crate::scrub::{Expected, is_entry_of};
+use crate::scrub::{Expected, is_entry_of, runs};
 use crate::segments;
 
 /// Entries read at once.
@@ -85,14 +85,7 @@ impl Counts {
         self.entered = entered;
         for (topic, id, entries) in expected.iter() {
             let key = (topic.to_owned(), id);
-            let mut rest = entries;
-            while let Some((first, _)) = rest.first() {
-                let neighbours =
-                    rest.iter().zip(0i64..).take_while(|((offset, _), n)| *offset == *first + *n);
-                let (now, later) = rest.split_at(neighbours.count());
-                self.compare_run(&key, now, log, found)?;
-                rest = later;
-            }
+            runs(entries).try_for_each(|run| self.compare_run(&key, run, log, found))?;
         }
         Ok(())
     }

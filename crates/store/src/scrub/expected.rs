@@ -1,7 +1,7 @@
 //! The queue entries that records of the log must have, and whether they are there.
 
 use cometmq_protocol::message::RecordView;
-use cometmq_protocol::names::SCHEDULE_TOPIC;
+use cometmq_protocol::names::{SCHEDULE_TOPIC, TopicName};
 use cometmq_protocol::{QueueId, QueueOffset};
 use foldhash::{HashMap, HashMapExt};
 
@@ -55,21 +55,54 @@ impl Expected {
         })
     }
 
-    /// Compares them with the queues of `store`, and writes anew what differs.
+    /// Compares them with the queues of `store`, and writes anew what differs. A queue that is not in memory is only
+    /// loaded for that: there may be very many, and nobody else uses it.
     pub fn verify(&self, store: &Store, round: &mut ScrubRound) -> Result<(), DiskError> {
         for (topic, id, entries) in self.iter() {
-            let Some(queue) = store.queue(topic, id)? else { continue };
-            let mut rest = entries;
-            while let Some((first, _)) = rest.first() {
-                let neighbours =
-                    rest.iter().zip(0i64..).take_while(|((offset, _), n)| *offset == *first + *n);
-                let (now, later) = rest.split_at(neighbours.count());
-                verify_run(store, &queue, now, round)?;
-                rest = later;
+            if !store.queues.is_loaded(topic, id) && is_in_files(store, topic, id, entries)? {
+                continue;
             }
+            let Some(queue) = store.queue(topic, id)? else { continue };
+            runs(entries).try_for_each(|run| verify_run(store, &queue, run, round))?;
         }
         Ok(())
     }
+}
+
+/// Cuts entries into runs of consecutive offsets.
+pub(crate) fn runs(mut rest: &[(QueueOffset, Unit)]) -> impl Iterator<Item = &[(QueueOffset, Unit)]> {
+    std::iter::from_fn(move || {
+        let (first, _) = rest.first()?;
+        let neighbours = rest.iter().zip(0i64..).take_while(|((offset, _), n)| *offset == *first + *n);
+        let (run, later) = rest.split_at(neighbours.count());
+        rest = later;
+        Some(run)
+    })
+}
+
+/// Whether the queue's files have all of these entries. A queue that is not loaded has all its entries there.
+fn is_in_files(
+    store: &Store,
+    topic: &str,
+    id: QueueId,
+    entries: &[(QueueOffset, Unit)],
+) -> Result<bool, DiskError> {
+    let Ok(name) = TopicName::parse(topic) else { return Ok(false) };
+    let mut found = Vec::new();
+    for run in runs(entries) {
+        found.clear();
+        while let Some((next, _)) = run.get(found.len()) {
+            let before = found.len();
+            store.queues.files().read(&name, id, *next, run.len() - before, &mut found)?;
+            if found.len() == before {
+                return Ok(false);
+            }
+        }
+        if !run.iter().zip(&found).all(|((_, expected), found)| is_entry_of(found, expected, topic)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Compares entries of consecutive offsets.
