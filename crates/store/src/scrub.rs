@@ -27,8 +27,8 @@ const WINDOW_BYTES: i64 = 1024 * 1024;
 
 /// Bytes of the log after which the cursor is saved: about a minute at the usual rate.
 const SAVED_EVERY: i64 = 512 * 1024 * 1024;
-/// First bytes of each copy of the saved cursor: `COMETMQ3`.
-pub(crate) const MAGIC: u64 = 0x434F_4D45_544D_5133;
+/// First bytes of each copy of the saved cursor: `COMETMQ4`.
+pub(crate) const MAGIC: u64 = 0x434F_4D45_544D_5134;
 /// Numbers in a copy.
 pub(crate) const NUMBERS: usize = 6;
 
