@@ -1,8 +1,8 @@
 //! What all connections of a server together may hold of bytes that their peers do not read.
 //!
 //! One connection has a bound of its own, but a thousand of them at that bound are more memory than a server has. So
-//! each connection whose socket takes nothing more is *blocked*, and the bytes that wait in it count here. A connection
-//! that is read costs nothing here: the count changes only when a write blocks, and when what blocked is written.
+//! each connection whose socket takes nothing more is *blocked*, and the memory of what waits in it counts here. A
+//! connection that is read costs nothing here: the count changes only when a write blocks, and when what blocked is written.
 //!
 //! Beyond the limit connections are closed until an eighth of it is free. Those that hold at least half of the average
 //! can go, and of these those first that have been blocked for longest: an honest reader is through with a reply after
@@ -19,8 +19,10 @@ use crate::connection::Connection;
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: usize,
-    /// Bytes that wait in blocked connections.
+    /// Bytes of memory that blocked connections hold.
     held: AtomicUsize,
+    /// Bytes of memory of connections that were closed for it and are not gone yet.
+    leaving: AtomicUsize,
     /// Number of the last connection that became blocked.
     last: AtomicU64,
     exceeded: Notify,
@@ -30,6 +32,7 @@ pub(crate) struct Budget {
 #[derive(Debug, Default)]
 pub(crate) struct Share {
     held: AtomicUsize,
+    leaving: AtomicUsize,
     /// The connection's number among those that became blocked one after the other; 0 while it is not blocked.
     blocked: AtomicU64,
 }
@@ -37,10 +40,11 @@ pub(crate) struct Share {
 impl Budget {
     /// A budget of this many bytes.
     pub(crate) fn new(limit: usize) -> Budget {
-        Budget { limit, held: AtomicUsize::new(0), last: AtomicU64::new(0), exceeded: Notify::new() }
+        let (held, leaving, last) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU64::new(0));
+        Budget { limit, held, leaving, last, exceeded: Notify::new() }
     }
 
-    /// The socket takes no more, and `bytes` wait for it.
+    /// The socket takes no more, and what waits for it holds `bytes` of memory.
     pub(crate) fn block(&self, share: &Share, bytes: usize) {
         if !share.is_blocked() {
             share.blocked.store(self.last.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -54,6 +58,19 @@ impl Budget {
             share.blocked.store(0, Ordering::Relaxed);
             self.set(share, 0);
         }
+    }
+
+    /// The connection is gone.
+    pub(crate) fn leave(&self, share: &Share) {
+        self.unblock(share);
+        self.leaving.fetch_sub(share.leaving.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Whether those that have to go have not gone yet, and nobody may take more before: with many requests at hand they
+    /// would be behind all of these. Their tasks are awake, so this passes.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let leaving = self.leaving.load(Ordering::Relaxed);
+        leaving > 0 && leaving.saturating_add(self.held.load(Ordering::Relaxed)) > self.limit
     }
 
     fn set(&self, share: &Share, bytes: usize) {
@@ -82,9 +99,15 @@ impl Budget {
             (since > 0 && bytes > 0).then_some((since, bytes, connection))
         });
         for (bytes, connection) in victims(blocked.collect(), self.limit) {
-            connection.close(CloseReason::BudgetExceeded { queued: bytes, limit: self.limit });
-            // Its task is about to drop them; until then nobody else must be closed for them.
-            self.set(connection.share(), 0);
+            // Nobody else must be closed for what this one is about to let go of.
+            let share = connection.share();
+            self.leaving.fetch_add(bytes, Ordering::Relaxed);
+            share.leaving.fetch_add(bytes, Ordering::Relaxed);
+            self.set(share, 0);
+            if !connection.close_first(CloseReason::BudgetExceeded { queued: bytes, limit: self.limit }) {
+                // It ends already, and may have left before.
+                self.leave(share);
+            }
         }
     }
 }

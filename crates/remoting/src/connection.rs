@@ -152,11 +152,18 @@ impl Connection {
 
     /// Closes the connection. The first reason counts.
     pub fn close(&self, reason: CloseReason) {
+        self.close_first(reason);
+    }
+
+    /// As [`Connection::close`]; whether nobody closed it before.
+    pub(crate) fn close_first(&self, reason: CloseReason) -> bool {
         let mut outbox = self.outbox();
-        if outbox.close.is_none() {
+        let first = outbox.close.is_none();
+        if first {
             outbox.close = Some(reason);
             wake(outbox);
         }
+        first
     }
 
     /// Why the connection is closed, or is about to.
@@ -263,7 +270,7 @@ impl Drop for End {
         } else {
             CloseReason::Local
         });
-        self.connection.0.budget.unblock(self.connection.share());
+        self.connection.0.budget.leave(self.connection.share());
         self.handler.disconnected(&self.connection);
     }
 }
@@ -296,6 +303,10 @@ impl Task {
                 // What others pushed meanwhile goes out before more is read.
                 Poll::Ready(Ok(true)) => continue,
                 Poll::Pending if self.side == Side::Server => return Poll::Pending,
+                Poll::Ready(Ok(false)) if self.shared().budget.is_crowded() => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(false)) | Poll::Pending if !self.frames.is_empty() => self.dispatch(),
                 Poll::Ready(Ok(false)) | Poll::Pending if stopping => {
                     self.shared().finished_reading.store(true, Ordering::Release);
@@ -358,7 +369,8 @@ impl Task {
                 Poll::Pending => {
                     let shared = self.shared();
                     let (queued, limit) = (self.end.connection.queued_bytes(), shared.outbox_bytes_max);
-                    shared.budget.block(&shared.share, queued);
+                    let pushed = queued.saturating_sub(self.out.len());
+                    shared.budget.block(&shared.share, self.out.memory_bytes() + pushed);
                     if queued > limit {
                         return Poll::Ready(Err(CloseReason::SlowConsumer { queued, limit }));
                     }

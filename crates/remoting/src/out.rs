@@ -12,8 +12,8 @@ use tokio::io::AsyncWrite;
 const COPY_BYTES_MAX: usize = 4096;
 /// Most slices that one system call gets.
 const SLICES_MAX: usize = 64;
-/// A buffer beyond this is given back once it is written.
-const KEEP_BYTES_MAX: usize = 256 * 1024;
+/// A buffer beyond this is given back once it is written: the reply to a pull, of 256 KiB and a message, stays below.
+const KEEP_BYTES_MAX: usize = 320 * 1024;
 
 /// Output of a connection.
 #[derive(Debug, Default)]
@@ -22,6 +22,8 @@ pub struct Out {
     sealed: VecDeque<Bytes>,
     sealed_bytes: usize,
     tail: BytesMut,
+    /// Bytes of `tail`'s memory in front of it: written, and not given back before the rest is.
+    written: usize,
 }
 
 impl Out {
@@ -58,6 +60,11 @@ impl Out {
     /// Whether nothing is to be written.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Memory that is held for what is to be written.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.sealed_bytes + self.written + self.tail.capacity()
     }
 
     /// Whether buffers are held that [`Out::trim`] would give back.
@@ -110,8 +117,13 @@ impl Out {
             }
         }
         self.tail.advance(bytes);
-        if self.tail.is_empty() && self.tail.capacity() > KEEP_BYTES_MAX {
-            self.tail = BytesMut::new();
+        self.written += bytes;
+        if self.tail.is_empty() {
+            // What was written is not part of the capacity, but of the buffer.
+            if self.written + self.tail.capacity() > KEEP_BYTES_MAX {
+                self.tail = BytesMut::new();
+            }
+            self.written = 0;
         }
     }
 }
@@ -135,5 +147,16 @@ mod tests {
         }
         let expected = [&b"ab"[..], &[b'c'; COPY_BYTES_MAX + 1], b"def"].concat();
         assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn a_large_buffer_counts_until_the_last_byte_of_it_is_written() {
+        const LARGE: usize = 2 * KEEP_BYTES_MAX;
+        let mut out = Out::new();
+        out.buffer().extend_from_slice(&[7; LARGE]);
+        out.advance(LARGE - 1);
+        assert!(out.memory_bytes() >= LARGE);
+        out.advance(1);
+        assert_eq!((out.memory_bytes(), out.has_buffers()), (0, false));
     }
 }
