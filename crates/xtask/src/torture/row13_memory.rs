@@ -1,4 +1,5 @@
-//! Rows 13 and 14: a fixed load in 256 MiB of memory, and the kernel's kill when there is less than a broker needs.
+//! Rows 13 and 14: a fixed load in 256 MiB of memory, a great many topics in 1 GiB, and the kernel's kill when there is
+//! less than a broker needs.
 //!
 //! Row 14 is row 1 with another killer: in the midst of the load the limit of the broker's control group is lowered
 //! below what it holds.
@@ -6,6 +7,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::broker::{START_LIMIT, Setup};
@@ -16,6 +19,7 @@ use super::ledger::Ledger;
 use super::load::{Load, Positions, Tally};
 use super::verify;
 use super::vitals::mib;
+use crate::wire::{Sent, Wire};
 
 const TOPIC: &str = "memory";
 const QUEUES: i32 = 8;
@@ -24,6 +28,15 @@ const LIMIT_BYTES: u64 = 256 << 20;
 const SECONDS: (u64, u64) = (10, 600);
 /// Pause of each sender and thus the rate: fixed, so that two runs do the same.
 const PAUSE: Duration = Duration::from_millis(2);
+/// Memory for many topics, how many are made in the two forms, by how many at a time, and how long that may take: then
+/// those made by then have to do.
+const TOPICS_LIMIT_BYTES: u64 = 1 << 30;
+const TOPICS: (u32, u32) = (200, 1_000_000);
+const MAKERS: u32 = 32;
+const TOPICS_SECONDS: (u64, u64) = (10, 300);
+const TOPIC_QUEUES: i32 = 4;
+/// One of so many topics is read back.
+const READ_BACK: usize = 97;
 /// Kills in the two forms of row 14.
 const KILLS: (u32, u32) = (3, 50);
 /// How long the load lasts before memory is taken away, in ms.
@@ -71,14 +84,89 @@ pub(super) async fn bounded(job: &Job) -> Result<Outcome> {
     outcome.check(kills == 0, || format!("the kernel killed for memory {kills} times"));
     outcome.problems.extend(before.leaks(broker.pid()).await?);
     let (mut findings, ends) = {
-        let wire = crate::wire::Wire::connect(&setup.address()).await?;
+        let wire = Wire::connect(&setup.address()).await?;
         broker.needed_by(verify::read_back(&wire, TOPIC, QUEUES, &[], &ledger)).await??
     };
     findings.examples.truncate(3);
     outcome.read_back(&findings);
     outcome.check(ends.iter().sum::<i64>() >= 0, || "a queue has no end".to_owned());
     broker.kill()?;
+    drop(group);
+    many_topics(job, &mut outcome).await.context("with many topics")?;
     Ok(outcome)
+}
+
+/// Makes as many topics as there is time for, sends one message to each, and starts the broker again on them.
+async fn many_topics(job: &Job, outcome: &mut Outcome) -> Result<()> {
+    let group = MemoryGroup::create(TOPICS_LIMIT_BYTES)?;
+    let mut setup = Setup::new(job, &job.scratch.join("topics"), Flush::Async.setting())?;
+    setup.prefix = group.enter().to_vec();
+    let (mut broker, wire) = setup.start_and_connect().await?;
+    let start = Instant::now();
+    let seconds = if job.short { TOPICS_SECONDS.0 } else { TOPICS_SECONDS.1 };
+    let end = start + Duration::from_secs(seconds);
+    let wanted = job.times(TOPICS.0, TOPICS.1);
+    let mut makers = JoinSet::new();
+    for maker in 0..MAKERS {
+        let wire = Wire::connect(&setup.address()).await?;
+        makers.spawn(make_topics(wire, maker, wanted, end));
+    }
+    let mut made = Vec::new();
+    while let Some(mine) = broker.needed_by(makers.join_next()).await? {
+        made.extend(mine??);
+    }
+    let (took, full) = (start.elapsed(), broker.vitals()?);
+    drop(wire);
+    broker.kill()?;
+    let start = Instant::now();
+    let (mut broker, wire) = setup.start_and_connect().await.context("again")?;
+    let started = start.elapsed();
+    let missing = broker.needed_by(missing(&wire, &made)).await??;
+    outcome.lost += missing;
+    outcome.check(missing == 0, || format!("{missing} topics have no message any more"));
+    outcome.figure(format!(
+        "{} topics of {TOPIC_QUEUES} queues with a message each made in {:.0} s, resident {}, at most {}; started again \
+         on them in {}, resident {}",
+        made.len(),
+        took.as_secs_f64(),
+        mib(full.rss_kib),
+        mib(full.peak_kib),
+        ms(started),
+        mib(broker.vitals()?.rss_kib)
+    ));
+    outcome.check(group.oom_kills()? == 0, || "killed for memory with many topics".to_owned());
+    broker.kill()
+}
+
+/// Makes each [`MAKERS`]th topic with one message; returns their numbers.
+async fn make_topics(wire: Wire, maker: u32, wanted: u32, end: Instant) -> Result<Vec<u32>> {
+    let mut made = Vec::new();
+    for number in (maker..wanted).step_by(MAKERS as usize) {
+        if Instant::now() >= end {
+            break;
+        }
+        let topic = topic_name(number);
+        wire.create_topic(&topic, TOPIC_QUEUES).await?;
+        match wire.send(&topic, number.cast_signed() % TOPIC_QUEUES, Bytes::from_static(b"one")).await? {
+            Sent::Stored(_) => made.push(number),
+            Sent::Refused(reason) => bail!("topic {number}: {reason}"),
+        }
+    }
+    Ok(made)
+}
+
+/// How many of some of the topics have lost their message.
+async fn missing(wire: &Wire, made: &[u32]) -> Result<u64> {
+    let mut missing = 0;
+    for number in made.iter().step_by(READ_BACK) {
+        let page = wire.pull(&topic_name(*number), number.cast_signed() % TOPIC_QUEUES, 0).await?;
+        missing += u64::from(!page.found);
+    }
+    Ok(missing)
+}
+
+fn topic_name(number: u32) -> String {
+    format!("topic-{number:07}")
 }
 
 /// Row 14.
