@@ -43,6 +43,8 @@ pub(super) fn reset(stream: TcpStream) {
 /// Honest clients: four senders at a fixed pace, made before the flood.
 pub(super) struct Honest {
     load: Load,
+    /// Where consumers begin.
+    first: i64,
     round: u32,
     ledger: Ledger,
     tally: Tally,
@@ -52,14 +54,20 @@ impl Honest {
     /// Nobody sends yet.
     pub(super) fn new(address: String, topic: &'static str, queues: i32, seed: u64) -> Honest {
         let load = Load { pause: Duration::from_millis(5), seed, ..Load::new(address, topic, queues) };
-        Honest { load, round: 0, ledger: Ledger::default(), tally: Tally::default() }
+        Honest { load, first: 0, round: 0, ledger: Ledger::default(), tally: Tally::default() }
+    }
+
+    /// As many consumers beside them, which read each queue from `first` on.
+    pub(super) fn add_readers(&mut self, readers: u32, first: i64) {
+        self.load.consumers = readers;
+        self.first = first;
     }
 
     /// Lets them send.
     pub(super) fn start(&mut self) -> Running {
         self.round += 1;
         let load = Load { round: self.round, ..self.load.clone() };
-        load.start(&Positions::new(load.queues))
+        load.start(&Positions::at(load.queues, self.first))
     }
 
     /// Lets them end, and returns the times of this stretch.

@@ -101,7 +101,12 @@ pub(super) struct Positions(Arc<Vec<AtomicI64>>);
 impl Positions {
     /// All at the beginning.
     pub(super) fn new(queues: i32) -> Positions {
-        Positions(Arc::new((0..queues).map(|_| AtomicI64::new(0)).collect()))
+        Positions::at(queues, 0)
+    }
+
+    /// All at this offset.
+    pub(super) fn at(queues: i32, offset: i64) -> Positions {
+        Positions(Arc::new((0..queues).map(|_| AtomicI64::new(offset)).collect()))
     }
 
     fn get(&self, queue: i32) -> i64 {
