@@ -1,4 +1,5 @@
-//! The simulator as a program, for `cargo xtask sim`. Its last line sums up; it fails when a law was broken.
+//! The simulator as a program, for `cargo xtask sim` and `cargo xtask torture`. Its last line is how much it did and how
+//! much of that failed, in numbers; it fails when a law was broken.
 
 use std::process::ExitCode;
 
@@ -7,7 +8,7 @@ use cometmq_sim::{crash_states, every_call};
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let numbers: Vec<u64> = arguments.iter().skip(1).filter_map(|word| word.parse().ok()).collect();
-    match (arguments.first().map(String::as_str), numbers.as_slice()) {
+    let (done, failures) = match (arguments.first().map(String::as_str), numbers.as_slice()) {
         (Some("seeds"), [first, count]) => seeds(*first, *count),
         (Some("crash-states"), [first, states]) => crashes(*first, *states),
         (Some("every-call"), [part, parts]) if *parts > 0 => calls(*part, *parts),
@@ -15,12 +16,10 @@ fn main() -> ExitCode {
             eprintln!(
                 "usage: cometmq-sim seeds FIRST COUNT | crash-states FIRST STATES | every-call PART PARTS"
             );
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
-    }
-}
-
-fn code(failures: u64) -> ExitCode {
+    };
+    println!("{done} {failures}");
     if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -29,7 +28,7 @@ fn announce_panics(seed: u64) {
     std::panic::set_hook(Box::new(move |panic| println!("seed {seed}: PANIC: {panic}")));
 }
 
-fn seeds(first: u64, count: u64) -> ExitCode {
+fn seeds(first: u64, count: u64) -> (u64, u64) {
     let (mut failures, mut events, mut acknowledged, mut lost, mut starts) = (0, 0, 0, 0, 0);
     for seed in first..first + count {
         announce_panics(seed);
@@ -50,10 +49,10 @@ fn seeds(first: u64, count: u64) -> ExitCode {
         "{count} seeds from {first}: {failures} failed; {events} events, {starts} starts, {acknowledged} acknowledged, \
          {lost} of them taken by power cuts under ASYNC_FLUSH"
     );
-    code(failures)
+    (count, failures)
 }
 
-fn crashes(first: u64, wanted: u64) -> ExitCode {
+fn crashes(first: u64, wanted: u64) -> (u64, u64) {
     let (mut failures, mut states, mut seed) = (0, 0, first);
     while states < wanted {
         announce_panics(seed);
@@ -68,17 +67,17 @@ fn crashes(first: u64, wanted: u64) -> ExitCode {
         seed += 1;
     }
     println!("{states} crash states of workloads {first} to {}: {failures} failed", seed - 1);
-    code(failures)
+    (states, failures)
 }
 
-fn calls(part: u64, parts: u64) -> ExitCode {
-    let mut failures = 0;
+fn calls(part: u64, parts: u64) -> (u64, u64) {
+    let (mut done, mut failures) = (0, 0);
     for (way, (name, _, _)) in every_call::WAYS.iter().enumerate() {
         let count = match every_call::calls(way) {
             Ok(count) => count,
             Err(what) => {
                 println!("{name}: {what}");
-                return ExitCode::FAILURE;
+                return (done, failures + 1);
             }
         };
         let mine = (1..=count).filter(|n| n % parts == part % parts);
@@ -92,7 +91,8 @@ fn calls(part: u64, parts: u64) -> ExitCode {
             }
         }
         println!("{name}: {played} of {count} calls failed in turn, {failed} broke a law");
+        done += played;
         failures += failed;
     }
-    code(failures)
+    (done, failures)
 }

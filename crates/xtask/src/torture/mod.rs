@@ -23,10 +23,12 @@ mod row12_extremes;
 mod row13_memory;
 mod row18_clock;
 mod row1_kill;
+mod row2_crash_states;
 mod row3_power_cut;
 mod row4_failing_disk;
 mod row5_every_call;
 mod row6_full_disk;
+mod row6_ratios;
 mod row7_slow_disk;
 mod row8_bit_rot;
 mod row9_nonsense;
@@ -67,9 +69,6 @@ pub(crate) struct TortureArgs {
     /// How often the row does what it does [default: what its figure says]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     times: Option<u32>,
-    /// Only the rows of the gate
-    #[arg(long)]
-    gate: bool,
     /// When the server acknowledges, for rows that leave the choice
     #[arg(long, value_enum)]
     flush: Option<Flush>,
@@ -86,7 +85,6 @@ impl TortureArgs {
             short: true,
             seed: None,
             times: None,
-            gate: true,
             flush: None,
             server: Server::Binary,
         }
@@ -101,14 +99,13 @@ struct Row {
     fault: &'static str,
     /// Whether it can be done to the Java broker as well.
     java: bool,
-    /// Whether its short form is part of the gate.
-    gate: bool,
     run: Run,
 }
 
 /// The rows, in the order in which they run.
 const ROWS: &[Row] = &[
     Row::new(1, "kill -9 under load", |job| Box::pin(row1_kill::run(job))).for_java(),
+    Row::new(2, "power cut, every state", |job| Box::pin(row2_crash_states::run(job))),
     Row::new(3, "power cut", |job| Box::pin(row3_power_cut::run(job))),
     Row::new(4, "failing disk", |job| Box::pin(row4_failing_disk::run(job))).for_java(),
     Row::new(5, "calls gone wrong", |job| Box::pin(row5_every_call::run(job))),
@@ -117,7 +114,7 @@ const ROWS: &[Row] = &[
     Row::new(8, "bit rot", |job| Box::pin(row8_bit_rot::run(job))),
     Row::new(9, "malformed frames", |job| Box::pin(row9_nonsense::run(job))),
     Row::new(10, "connection flood", |job| Box::pin(row10_connections::run(job))),
-    Row::new(11, "slow consumers", |job| Box::pin(row11_slow_readers::run(job))).not_in_gate(),
+    Row::new(11, "slow consumers", |job| Box::pin(row11_slow_readers::run(job))),
     Row::new(12, "extreme requests", |job| Box::pin(row12_extremes::run(job))).for_java(),
     Row::new(13, "256 MiB of memory", |job| Box::pin(row13_memory::bounded(job))),
     Row::new(14, "out of memory", |job| Box::pin(row13_memory::killed(job))),
@@ -126,17 +123,11 @@ const ROWS: &[Row] = &[
 
 impl Row {
     const fn new(number: u32, fault: &'static str, run: Run) -> Row {
-        Row { number, fault, java: false, gate: true, run }
+        Row { number, fault, java: false, run }
     }
 
     const fn for_java(mut self) -> Row {
         self.java = true;
-        self
-    }
-
-    /// For a row whose figure is not reached yet.
-    const fn not_in_gate(mut self) -> Row {
-        self.gate = false;
         self
     }
 }
@@ -192,7 +183,7 @@ pub(crate) fn run(args: &TortureArgs) -> Result<()> {
 }
 
 fn chosen(args: &TortureArgs) -> Result<Vec<&'static Row>> {
-    let known = |row: &&Row| (args.server == Server::Binary || row.java) && (row.gate || !args.gate);
+    let known = |row: &&Row| args.server == Server::Binary || row.java;
     if args.rows.is_empty() {
         return Ok(ROWS.iter().filter(known).collect());
     }

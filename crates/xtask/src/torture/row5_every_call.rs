@@ -1,9 +1,10 @@
-//! Row 5: one call on a file goes wrong, on the real binary: an I/O error, no room, an interruption, half a write.
+//! Row 5: one call on a file goes wrong: an I/O error, no room, an interruption, half a write, half a read.
 //!
-//! A scripted life (start, a few sends, an orderly stop) is counted once; then it is lived again and again, each time
-//! with another call gone wrong. The process may refuse and it may end with a reason; it may not crash, and what it
-//! acknowledged must be there when it starts again on a healthy system. The loop over *every* call is done in the
-//! simulator, which is faster: `cargo xtask sim --every-call`.
+//! *Every* call of a scripted broker is failed in turn, in each way, in the simulator, where that takes seconds (`cargo
+//! xtask sim --every-call`). Then calls by chance on the real binary: a scripted life (start, a few sends, an orderly
+//! stop) is counted once and lived again and again, each time with another call gone wrong. The process may refuse and it
+//! may end with a reason; it may not crash, and what it acknowledged must be there when it starts again on a healthy
+//! system.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
@@ -16,12 +17,15 @@ use super::broker::{Broker, Setup};
 use super::job::{Flush, Job, Outcome};
 use super::ledger::{Acknowledged, Ledger};
 use super::{shim, verify};
+use crate::sim::{self, Play};
 use crate::wire::{Sent, Wire};
 
 const TOPIC: &str = "calls";
 const QUEUES: i32 = 2;
 /// Lives with something gone wrong, in the two forms.
 const TIMES: (u32, u32) = (16, 600);
+/// In the short form one of so many calls is failed in the simulator.
+const SHORT_OF: u64 = 25;
 const KINDS: [&str; 4] = ["eio", "enospc", "eintr", "short"];
 /// Messages of one life; segments are so small that they roll.
 const SENDS: u32 = 24;
@@ -35,6 +39,7 @@ const POLL: Duration = Duration::from_millis(5);
 /// Lives them.
 pub(super) async fn run(job: &Job) -> Result<Outcome> {
     let mut outcome = Outcome::of("calls gone wrong");
+    simulate(job, &mut outcome)?;
     let preload = shim::compile(&job.scratch)?;
     let counted = Life::prepare(job, 0, &preload, None)?;
     let mut ledger = Ledger::default();
@@ -67,9 +72,20 @@ pub(super) async fn run(job: &Job) -> Result<Outcome> {
         life.setup.remove()?;
     }
     outcome.figure(format!(
-        "of {calls} calls in a life; {acknowledged} acknowledged; {refused_start} did not start and said why, {died} crashed"
+        "of {calls} calls in a life of the binary; {acknowledged} acknowledged; {refused_start} did not start and said why, {died} crashed"
     ));
     Ok(outcome)
+}
+
+/// Fails the calls of a scripted broker in the simulator, one after the other.
+fn simulate(job: &Job, outcome: &mut Outcome) -> Result<()> {
+    let play = Play::Calls { first: job.seed, of: if job.short { SHORT_OF } else { 1 } };
+    let played = tokio::task::block_in_place(|| sim::play_in(play, &job.scratch))?;
+    outcome.times += played.done;
+    outcome.lost += played.failed;
+    outcome.figure(format!("{} of them in the simulator", played.done));
+    ensure!(played.failed == 0, "{} calls failed in the simulator broke a law", played.failed);
+    Ok(())
 }
 
 /// How a life ended.

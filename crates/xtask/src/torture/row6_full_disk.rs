@@ -17,7 +17,7 @@ use super::job::{Flush, Job, Outcome, Server};
 use super::latency::{Latencies, ms};
 use super::ledger::Ledger;
 use super::load::{Load, Positions, Running, Tally};
-use super::{verify, vitals};
+use super::{row6_ratios, verify, vitals};
 
 const TOPIC: &str = "full";
 const QUEUES: i32 = 4;
@@ -89,6 +89,7 @@ pub(super) async fn run(job: &Job) -> Result<Outcome> {
         // What could not be saved on the full disk was saved since.
         let left = vitals::leftovers(&data)?;
         outcome.check(left.is_empty(), || format!("row 24: left over: {}", left.join(", ")));
+        row6_ratios::run(job, &mut outcome).await.context("at the ratios")?;
     }
     Ok(outcome)
 }
