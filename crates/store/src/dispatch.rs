@@ -117,7 +117,8 @@ pub(crate) fn places<'a>(record: &RecordView<'a>) -> Vec<Place<'a>> {
         tags_code,
         additional: false,
     }];
-    if let (Some(names), Some(offsets)) = (properties.get(MULTI_DISPATCH), properties.get(MULTI_QUEUE_OFFSET))
+    if let Some(names) = properties.get(MULTI_DISPATCH)
+        && let Some(offsets) = properties.get(MULTI_QUEUE_OFFSET)
     {
         for (topic, offset) in names.split(',').zip(offsets.split(',')) {
             if let (true, Ok(offset)) = (topic.starts_with(LIGHT_QUEUE_PREFIX), offset.parse()) {

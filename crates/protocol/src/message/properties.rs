@@ -44,23 +44,25 @@ pub struct Properties<'a>(pub &'a [u8]);
 impl<'a> Properties<'a> {
     /// Names and values in the order of the text. Pieces without name, value or separator are skipped, as Java does.
     pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let mut rest = self.0;
-        std::iter::from_fn(move || {
-            while !rest.is_empty() {
-                let end = memchr::memchr(VALUE_END, rest).unwrap_or(rest.len());
-                let piece = &rest[..end];
-                rest = rest.get(end + 1..).unwrap_or(&[]);
-                if let Some(pair) = split(piece) {
-                    return Some(pair);
-                }
-            }
-            None
-        })
+        self.pieces().filter_map(split)
     }
 
-    /// The value of `name`: the last one when it stands twice.
+    /// The value of `name`: the last one when it stands twice. Other properties are passed over without reading them.
     pub fn get(self, name: &str) -> Option<&'a str> {
-        self.iter().filter(|(key, _)| *key == name).last().map(|(_, value)| value)
+        let is_named =
+            |piece: &&[u8]| piece.get(name.len()) == Some(&NAME_END) && piece.starts_with(name.as_bytes());
+        let (key, value) = self.pieces().filter(is_named).filter_map(split).last()?;
+        (key == name).then_some(value)
+    }
+
+    fn pieces(self) -> impl Iterator<Item = &'a [u8]> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let end = memchr::memchr(VALUE_END, rest).unwrap_or(rest.len());
+            let piece = rest.get(..end).filter(|_| !rest.is_empty())?;
+            rest = rest.get(end + 1..).unwrap_or(&[]);
+            Some(piece)
+        })
     }
 }
 

@@ -198,7 +198,7 @@ impl QueueFiles {
     }
 
     /// The file at `base`; `None` when there is none.
-    fn file(
+    pub(super) fn file(
         &self,
         topic: &TopicName,
         id: QueueId,

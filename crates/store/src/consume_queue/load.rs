@@ -90,10 +90,14 @@ impl QueueFiles {
         cut: LogOffset,
         expected: QueueOffset,
     ) -> Result<Loaded, SegmentError> {
-        let found = self.find(topic, id)?;
-        let Some(first) = found.first() else { return Ok(Loaded::default()) };
-        let begin = first.base / UNIT_BYTES;
         let end = expected.0;
+        let begin = match end < self.file_bytes / UNIT_BYTES && self.begins_at_zero(topic, id)? {
+            true => 0,
+            false => match self.find(topic, id)?.first() {
+                Some(first) => first.base / UNIT_BYTES,
+                None => return Ok(Loaded::default()),
+            },
+        };
         let is_inside = if begin == 0 { end >= 0 } else { end > begin };
         if is_inside && end <= OFFSET_MAX {
             let from = (end - 1).max(0);
@@ -106,7 +110,10 @@ impl QueueFiles {
             if old as i64 == end - from {
                 let seen = from + units.len() as i64;
                 let all_seen = units.len() < LOOK_AHEAD_UNITS && seen * UNIT_BYTES % self.file_bytes != 0;
-                let written = if all_seen { seen } else { self.written_end(topic, id, &found)?.max(seen) };
+                let written = match all_seen {
+                    true => seen,
+                    false => self.written_end(topic, id, &self.find(topic, id)?)?.max(seen),
+                };
                 let min = self.first_at_or_after(topic, id, begin, end, log_start)?;
                 return Ok(Loaded { min: QueueOffset(min), max: expected, written: QueueOffset(written) });
             }
@@ -146,6 +153,17 @@ impl QueueFiles {
             self.disk.remove_file(&file.path)?;
         }
         Ok(self.disk.sync_directory(&self.directory(topic, id))?)
+    }
+
+    /// Whether the file with which most queues begin is there, as it should be. That costs less than listing.
+    fn begins_at_zero(&self, topic: &TopicName, id: QueueId) -> Result<bool, DiskError> {
+        let Some(file) = self.file(topic, id, 0)? else { return Ok(false) };
+        let is_whole = file.len()? == self.file_bytes as u64;
+        if !is_whole {
+            // It may be removed.
+            self.close(topic, id);
+        }
+        Ok(is_whole)
     }
 
     fn find(&self, topic: &TopicName, id: QueueId) -> Result<Vec<Found>, SegmentError> {
