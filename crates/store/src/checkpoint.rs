@@ -147,9 +147,14 @@ impl DurablePosition {
         Ok((DurablePosition(slots), LogOffset(known.map_or(0, |[position]| position))))
     }
 
-    /// Writes the position, unless it is known already. It needs no sync: an older one is true as well.
+    /// The position last noted.
+    pub fn get(&self) -> LogOffset {
+        LogOffset(self.0.get()[0])
+    }
+
+    /// Writes the position. It needs no sync: an older one is true as well.
     pub fn note(&mut self, disk: &dyn Disk, position: LogOffset) -> Result<(), DiskError> {
-        if self.0.get()[0] == position.0 { Ok(()) } else { self.0.note(disk, [position.0]) }
+        self.0.note(disk, [position.0])
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 
 use cometmq_protocol::{LogOffset, Millis, QueueOffset};
 
-use crate::checkpoint::{DispatchedPosition, DurablePosition, JavaCheckpoint};
+use crate::checkpoint::{DispatchedPosition, JavaCheckpoint};
 use crate::consume_queue::{Queue, Unit, Unsynced};
 use crate::disk::DiskError;
 use crate::index::{self, Index};
@@ -28,6 +28,8 @@ const SYNC_LOG_BYTES: i64 = 128 * 1024 * 1024;
 const SYNC_SCANNED_BYTES: i64 = 4 * 1024 * 1024;
 /// Time after which they are in any case.
 const SYNC_INTERVAL_MS: i64 = 30_000;
+/// Bytes of log that become durable after which that is noted: a start after a kill writes about as much anew.
+pub(crate) const NOTE_LOG_BYTES: i64 = 16 * 1024 * 1024;
 /// Entries that stay in memory behind a flush in all queues together, for consumers that keep up.
 const RECENT_UNITS: usize = 1024 * 1024;
 /// The same for one queue, at the most.
@@ -39,20 +41,14 @@ const RECENT_UNITS_OF_QUEUE_MIN: usize = 1;
 #[derive(Debug)]
 pub(crate) struct Flushing {
     position: DispatchedPosition,
-    durable: DurablePosition,
     java: JavaCheckpoint,
     unsynced: Unsynced,
     synced_at: Option<Millis>,
 }
 
 impl Flushing {
-    pub fn new(
-        position: DispatchedPosition,
-        durable: DurablePosition,
-        java: JavaCheckpoint,
-        unsynced: Unsynced,
-    ) -> Flushing {
-        Flushing { position, durable, java, unsynced, synced_at: None }
+    pub fn new(position: DispatchedPosition, java: JavaCheckpoint, unsynced: Unsynced) -> Flushing {
+        Flushing { position, java, unsynced, synced_at: None }
     }
 
     /// A queue file failed to sync: what it lost is rebuilt at the next start, so the position must not pass it.
@@ -140,11 +136,22 @@ impl Store {
             }
         }
         self.dirty.lock().expect(POISONED).append(&mut left);
-        let checksums = self.log.flush_checksums();
-        if let Err(error) = checksums.and_then(|()| flushing.durable.note(&*self.disk, durable)) {
+        if let Err(error) = self.log.flush_checksums() {
             tracing::warn!(%error, "checksums of the log not written, tried again later");
         }
+        self.note_durable(1);
         Ok(reachable)
+    }
+
+    /// Notes how far the log is durable, if that is `step` bytes more than what was noted: an older note is true as well.
+    /// One beyond it is of segments that were taken away, and is corrected.
+    pub(crate) fn note_durable(&self, step: i64) {
+        let mut noted = self.noted.lock().expect(POISONED);
+        let durable = self.log.durable();
+        let is_due = durable - noted.get() >= step || durable < noted.get();
+        if is_due && let Err(error) = noted.note(&*self.disk, durable) {
+            tracing::warn!(%error, "the log's durable position not noted; a start after a crash takes longer");
+        }
     }
 
     /// Makes durable what was written, and moves the position up to `reachable`.

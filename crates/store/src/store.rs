@@ -17,7 +17,7 @@ use crate::commit_log::{
 use crate::consume_queue::{Queue, QueueFiles, UNIT_BYTES, Unit, Unsynced};
 use crate::disk::{self, Disk, DiskError, DiskLock};
 use crate::dispatch::Dispatch;
-use crate::flush::Flushing;
+use crate::flush::{Flushing, NOTE_LOG_BYTES};
 use crate::index::{Index, IndexError, IndexOptions, KeyHasher, KeyHashes};
 use crate::planted::{Bug, planted};
 use crate::queues::Queues;
@@ -116,6 +116,8 @@ pub struct Store {
     /// Queues with entries that are only in memory.
     pub(crate) dirty: Mutex<Vec<Arc<Queue>>>,
     pub(crate) flushing: Mutex<Flushing>,
+    /// Up to where the log is noted to be durable.
+    pub(crate) noted: Mutex<DurablePosition>,
     _lock: Box<dyn DiskLock>,
 }
 
@@ -188,7 +190,8 @@ impl Store {
             index,
             undurable: Mutex::new(VecDeque::new()),
             dirty: Mutex::new(dirty),
-            flushing: Mutex::new(Flushing::new(position, durable, java, unsynced)),
+            flushing: Mutex::new(Flushing::new(position, java, unsynced)),
+            noted: Mutex::new(durable),
             options,
             _lock: lock,
         };
@@ -297,6 +300,8 @@ impl Store {
         let count = undurable.partition_point(|dispatch| dispatch.end() <= durable);
         let ready: Vec<Dispatch> = undurable.drain(..count).collect();
         self.enter(ready, woken);
+        drop(undurable);
+        self.note_durable(NOTE_LOG_BYTES);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use cometmq_protocol::message::{Record, RecordView, record};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
+use cometmq_store::checkpoint::saved_positions;
 use cometmq_store::disk::{Crash, Fault};
 use cometmq_store::{AppendError, Disk, FlushPolicy, MemoryDisk, OpenError, Store, StoreOptions, Unit};
 
@@ -88,6 +89,25 @@ impl Chance {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
+}
+
+#[test]
+fn how_far_a_busy_log_is_durable_is_noted_without_a_flush() {
+    let disk = MemoryDisk::new();
+    let options = StoreOptions { segment_bytes: 64 << 20, ..options(FlushPolicy::Async) };
+    let store = Store::open(Arc::new(disk.clone()), options).unwrap().0;
+    let noted = || saved_positions(&disk, Path::new("/store")).unwrap()[1].1;
+    let mut number = 0;
+    while store.log().durable().0 < 16 << 20 {
+        assert_eq!(noted(), None, "it costs little");
+        for _ in 0..10_000 {
+            append(&store, 0, number).unwrap();
+            number += 1;
+        }
+        store.write(&mut Vec::new());
+        store.sync(&mut Vec::new()).unwrap();
+    }
+    assert_eq!(noted(), Some(store.log().durable()));
 }
 
 #[test]
