@@ -143,10 +143,10 @@ impl Broker {
         config: BrokerConfig,
         now: Millis,
     ) -> Result<(Broker, RecoveryReport), OpenError> {
-        let directory = store.root.join("config");
+        let root = store.root.clone();
         let (store, report) = Store::open(Arc::clone(&disk), store)?;
-        let path = |name: &str| -> PathBuf { directory.join(name) };
-        let topics = Topics::open(Arc::clone(&disk), path("topics.json"), &config.topics, now)?;
+        let path = |name: &str| -> PathBuf { root.join("config").join(name) };
+        let topics = Topics::open(Arc::clone(&disk), &root, &config.topics, now)?;
         let groups =
             Groups::open(Arc::clone(&disk), path("subscriptionGroup.json"), config.auto_create_group)?;
         let offsets = Offsets::open(disk, path("consumerOffset.json"), report.end, report.clean)?;
@@ -394,6 +394,7 @@ impl Broker {
         self.expire_pulls(now, effects);
         self.expire_parked(now, effects);
         self.offsets.check_some(&self.store);
+        not_saved(self.topics.save_due(now));
         let mut saved_at = self.saved_at.lock().expect(POISONED);
         if now.0 - saved_at.0 < self.config.offset_save_interval_ms && now >= *saved_at {
             return;
@@ -418,11 +419,8 @@ impl Broker {
     }
 
     fn save(&self, now: Millis) {
-        for result in [self.offsets.save(now), self.groups.save()] {
-            if let Err(error) = result {
-                tracing::error!(%error, "state not saved, tried again later");
-            }
-        }
+        not_saved(self.offsets.save(now));
+        not_saved(self.groups.save());
     }
 
     /// Replies to sends that wait for the disk.
@@ -438,6 +436,7 @@ impl Broker {
     /// Saves everything and closes the store in order.
     pub fn close(&self, now: Millis) -> Result<(), DiskError> {
         self.save(now);
+        not_saved(self.topics.save_due(Millis(i64::MAX)));
         self.store.close()
     }
 
@@ -458,6 +457,13 @@ impl Broker {
 }
 
 const POISONED: &str = "no holder of this lock panics";
+
+/// Tells that a state could not be saved, if so.
+fn not_saved(result: Result<(), DiskError>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "state not saved, tried again later");
+    }
+}
 
 /// The same replies with another outcome: frames of ours, read back.
 fn answered(frames: &[u8], code: ResponseCode, remark: Option<&str>) -> Bytes {

@@ -1,7 +1,12 @@
 //! Topics: which there are, how they come to be, and how they are kept (`config/topics.json`).
+//!
+//! A change is durable before it is used. The first one in a while is written to the file at once; of those that follow
+//! shortly each goes to a [`journal`] only, and all of them to the file a second later.
+
+mod journal;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
 use cometmq_protocol::body::json;
@@ -16,7 +21,10 @@ use cometmq_store::{Disk, DiskError};
 use foldhash::{HashMap, HashMapExt, HashSet};
 
 use crate::effects::Effects;
+use journal::Journal;
 
+/// The whole table is written no more often.
+const SAVE_INTERVAL_MS: i64 = 1000;
 /// Names that a Java broker gives to light queues.
 const LIGHT_QUEUE_PREFIX: &str = "%LMQ%";
 /// Most queues that a topic may have on one broker.
@@ -75,18 +83,43 @@ pub struct Topics {
     system: HashSet<TopicName>,
     version: Mutex<DataVersion>,
     /// One change at a time, so that an older state never replaces a newer one.
-    changing: Mutex<()>,
+    changing: Mutex<Changing>,
+}
+
+/// How far the file is behind.
+#[derive(Debug)]
+struct Changing {
+    /// What the file lacks.
+    journal: Journal,
+    /// When the file was last written, or an attempt at it made.
+    saved_at: Option<Millis>,
+}
+
+impl Changing {
+    /// The file was not written for some time.
+    fn is_rested(&self, now: Millis) -> bool {
+        self.saved_at.is_none_or(|at| !(0..SAVE_INTERVAL_MS).contains(&now.0.saturating_sub(at.0)))
+    }
 }
 
 impl Topics {
-    /// Loads the topics and makes the system topics that are missing.
+    /// Loads the topics of the store in `root` and makes the system topics that are missing.
     pub fn open(
         disk: Arc<dyn Disk>,
-        path: PathBuf,
+        root: &Path,
         rules: &TopicRules,
         now: Millis,
     ) -> Result<Topics, ConfigFileError> {
-        let saved: TopicTable = config_file::load(&*disk, &path)?.unwrap_or_default();
+        let path = root.join("config/topics.json");
+        let saved: Option<(TopicTable, bool)> = config_file::load_told(&*disk, &path)?;
+        let (mut saved, is_ours) = saved.unwrap_or_default();
+        let (journal, changes) = Journal::open(Arc::clone(&disk), root.join("cometmq/topics"))?;
+        for change in changes {
+            // What another broker wrote into the file since is newer.
+            if is_ours || !saved.topic_config_table.contains_key(&change.topic_name) {
+                saved.topic_config_table.insert(change.topic_name.clone(), change);
+            }
+        }
         let mut table = HashMap::new();
         for (name, config) in saved.topic_config_table {
             match TopicName::parse(&name) {
@@ -105,9 +138,10 @@ impl Topics {
                 .filter_map(|c| TopicName::parse(&c.topic_name).ok())
                 .collect(),
             version: Mutex::new(saved.data_version),
-            changing: Mutex::new(()),
+            changing: Mutex::new(Changing { journal, saved_at: None }),
         };
-        let mut missing = false;
+        let mut changing = topics.changing.lock().expect(POISONED);
+        let mut missing = !changing.journal.is_empty();
         for config in system_topics(rules) {
             let name = TopicName::parse(&config.topic_name);
             let Ok(name) = name else { continue };
@@ -118,7 +152,9 @@ impl Topics {
         if missing {
             topics.version.lock().expect(POISONED).bump(now);
             topics.save(&topics.announced(permission::READ_WRITE))?;
+            changing.journal.clear()?;
         }
+        drop(changing);
         Ok(topics)
     }
 
@@ -146,25 +182,47 @@ impl Topics {
 
     /// Creates a topic or changes it, and keeps that durably before returning.
     pub fn put(&self, topic: Topic, now: Millis, effects: &mut Effects) -> Result<Arc<Topic>, DiskError> {
-        let _one_at_a_time = self.changing.lock().expect(POISONED);
-        self.keep(topic, now, effects)
+        let mut changing = self.changing.lock().expect(POISONED);
+        self.keep(&mut changing, topic, now, effects)
     }
 
-    /// As [`Topics::put`], for who holds `changing`.
-    fn keep(&self, topic: Topic, now: Millis, effects: &mut Effects) -> Result<Arc<Topic>, DiskError> {
+    /// As [`Topics::put`].
+    fn keep(
+        &self,
+        changing: &mut Changing,
+        topic: Topic,
+        now: Millis,
+        effects: &mut Effects,
+    ) -> Result<Arc<Topic>, DiskError> {
         let topic = Arc::new(topic);
         if self.get(topic.name.as_str()).is_some_and(|old| old.config == topic.config) {
             return Ok(topic);
         }
         // Kept first: nobody uses a topic that may be gone after a restart.
-        let mut saved = self.announced(permission::READ_WRITE);
-        saved.data_version.bump(now);
-        saved.topic_config_table.insert(topic.name.to_string(), topic.config.clone());
-        self.save(&saved)?;
+        if changing.journal.is_empty() && changing.is_rested(now) {
+            let mut saved = self.announced(permission::READ_WRITE);
+            saved.data_version.bump(now);
+            saved.topic_config_table.insert(topic.name.to_string(), topic.config.clone());
+            self.save(&saved)?;
+            changing.saved_at = Some(now);
+        } else {
+            changing.journal.add(&topic.config)?;
+        }
         self.table.write().expect(POISONED).insert(topic.name.clone(), Arc::clone(&topic));
-        *self.version.lock().expect(POISONED) = saved.data_version;
+        self.version.lock().expect(POISONED).bump(now);
         effects.announce = true;
         Ok(topic)
+    }
+
+    /// Writes to the file what is only in the journal, if that is due at `now`.
+    pub(crate) fn save_due(&self, now: Millis) -> Result<(), DiskError> {
+        let mut changing = self.changing.lock().expect(POISONED);
+        if changing.journal.is_empty() || !changing.is_rested(now) {
+            return Ok(());
+        }
+        changing.saved_at = Some(now);
+        self.save(&self.announced(permission::READ_WRITE))?;
+        changing.journal.clear()
     }
 
     fn save(&self, saved: &TopicTable) -> Result<(), DiskError> {
@@ -182,7 +240,7 @@ impl Topics {
         effects: &mut Effects,
     ) -> Result<Option<Arc<Topic>>, DiskError> {
         // Of two that make it at once, the second finds what the first made.
-        let _one_at_a_time = self.changing.lock().expect(POISONED);
+        let mut changing = self.changing.lock().expect(POISONED);
         if let Some(topic) = self.get(name.as_str()) {
             return Ok(Some(topic));
         }
@@ -199,7 +257,7 @@ impl Topics {
             None => return Ok(None),
         };
         tracing::info!(topic = %name, queues = config.write_queue_nums, "topic created automatically");
-        self.keep(Topic { name: name.clone(), config }, now, effects).map(Some)
+        self.keep(&mut changing, Topic { name: name.clone(), config }, now, effects).map(Some)
     }
 
     /// Code 17: creates a topic or changes it on request.

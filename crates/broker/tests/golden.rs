@@ -132,7 +132,7 @@ fn topics_of_a_java_broker_are_known_with_their_settings() {
         let (_directory, root) = golden.unpack();
         let saved: TopicsFile = load(&root, "topics.json");
         let (store, rules) = (Arc::new(RealDisk), config(&golden).topics);
-        let topics = Topics::open(store, root.join("config/topics.json"), &rules, NOW).unwrap();
+        let topics = Topics::open(store, &root, &rules, NOW).unwrap();
         for (name, config) in &saved.topic_config_table {
             assert_eq!(topics.get(name).unwrap().config, *config, "{}", golden.name);
         }
@@ -200,7 +200,7 @@ fn topics_groups_and_offsets_of_release_4_are_known_with_their_settings() {
         (load(&root, "topics.json"), load(&root, "subscriptionGroup.json"));
     let saved: OffsetsFile = load(&root, "consumerOffset.json");
     let rules = config(&CLEAN_4).topics;
-    let known = Topics::open(Arc::new(RealDisk), root.join("config/topics.json"), &rules, NOW).unwrap();
+    let known = Topics::open(Arc::new(RealDisk), &root, &rules, NOW).unwrap();
     for (name, config) in &topics.topic_config_table {
         assert_eq!(known.get(name).unwrap().config, *config);
     }

@@ -28,6 +28,14 @@ pub enum ConfigFileError {
 
 /// Reads a file, or its backup when it is missing, empty or damaged; `None` when there is neither.
 pub fn load<T: DeserializeOwned>(disk: &dyn Disk, path: &Path) -> Result<Option<T>, ConfigFileError> {
+    Ok(load_told(disk, path)?.map(|(value, _)| value))
+}
+
+/// As [`load`]; tells whether the file is as [`save`] wrote it. Else a Java broker or a person did.
+pub fn load_told<T: DeserializeOwned>(
+    disk: &dyn Disk,
+    path: &Path,
+) -> Result<Option<(T, bool)>, ConfigFileError> {
     let mut damage = None;
     for path in [path.to_owned(), with_suffix(path, ".bak")] {
         let Some(bytes) = disk::read_file(disk, &path)?.filter(|bytes| !bytes.trim_ascii().is_empty()) else {
@@ -42,7 +50,7 @@ pub fn load<T: DeserializeOwned>(disk: &dyn Disk, path: &Path) -> Result<Option<
                 if let Some(reason) = damage {
                     tracing::warn!(file = %path.display(), %reason, "config file damaged, took its backup");
                 }
-                return Ok(Some(value));
+                return Ok(Some((value, checksum == Checksum::Right)));
             }
             Err(error) => damage = damage.or(Some(error.to_string())),
         }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use cometmq_broker::{Broker, Effects, Turn};
-use cometmq_protocol::Millis;
-use cometmq_store::{FlushPolicy, MemoryDisk};
+use cometmq_protocol::frame::{self, FrameLimits};
+use cometmq_protocol::{Header, Millis};
+use cometmq_store::disk::{Crash, Fault, write_all_at};
+use cometmq_store::{Disk, FlushPolicy, MemoryDisk};
 use expect_test::expect;
 
 use crate::script::{self, check};
@@ -133,4 +135,81 @@ fn a_topic_that_several_producers_bring_about_at_once_is_made_once() {
         });
         assert_eq!(announced, 1, "who finds the topic made does not change it");
     }
+}
+
+/// Makes or changes a topic; tells whether that was confirmed.
+fn put(broker: &Broker, now: i64, topic: &str, perm: usize) -> bool {
+    let fields = [format!("topic={topic}"), format!("perm={perm}")];
+    let frame = script::frame("create", &fields.each_ref().map(String::as_str), "", 1);
+    let (mut out, mut effects) = (BytesMut::new(), Effects::default());
+    let mut turn = Turn::new(Millis(now), script::peer(1), &mut out);
+    broker.handle(&mut turn, &frame, &mut effects).unwrap();
+    broker.finish(turn, &mut effects);
+    let reply = frame::cut(&mut out, FrameLimits::default()).unwrap().unwrap();
+    Header::decode(&reply).unwrap().code == 0
+}
+
+/// How the topic is known; 0 when it is not.
+fn perm(broker: &Broker, topic: &str) -> usize {
+    let topics = broker.announcement().topic_config_serialize_wrapper.topic_config_table;
+    topics.get(topic).map_or(0, |config| config.perm as usize)
+}
+
+#[test]
+fn confirmed_changes_of_topics_survive_whatever_call_fails_and_however_many_come_at_once() {
+    let options = || script::store_options(FlushPolicy::Async);
+    for n in 1.. {
+        let disk = MemoryDisk::new();
+        let open =
+            |disk: &MemoryDisk| Broker::open(Arc::new(disk.clone()), options(), script::config(), Millis(0));
+        let broker = open(&disk).unwrap().0;
+        let before = disk.calls();
+        disk.fail_nth(n, Fault::Io);
+        // The last confirmed setting of each topic, and those that were tried after it.
+        let mut changes = vec![(0, Vec::new()); 4];
+        for step in 0..24 {
+            let (topic, now, wanted) =
+                (step % 4, step as i64 * 300 + step as i64 / 8 * 3000, [2, 4, 6][step % 3]);
+            broker.tick(Millis(now), &mut Effects::default());
+            if put(&broker, now, &format!("T{topic}"), wanted) {
+                changes[topic] = (wanted, Vec::new());
+            } else {
+                changes[topic].1.push(wanted);
+            }
+            broker.tick(Millis(now), &mut Effects::default());
+        }
+        for crash in [Crash::KeepAll, Crash::LoseAll, Crash::Seeded(n)] {
+            let disk = disk.crash(crash);
+            for _ in 0..2 {
+                let again = open(&disk).unwrap().0;
+                for (number, (confirmed, tried)) in changes.iter().enumerate() {
+                    let found = perm(&again, &format!("T{number}"));
+                    let is_right = found == *confirmed || tried.contains(&found);
+                    assert!(is_right, "call {n}, {crash:?}, T{number}: {found} after {confirmed}, {tried:?}");
+                }
+            }
+        }
+        if disk.calls() - before < n {
+            break;
+        }
+    }
+}
+
+#[test]
+fn what_another_broker_wrote_since_counts_more_than_changes_that_the_file_did_not_get() {
+    let disk = MemoryDisk::new();
+    let options = script::store_options(FlushPolicy::Async);
+    let open = |disk: &MemoryDisk| {
+        Broker::open(Arc::new(disk.clone()), options.clone(), script::config(), Millis(0)).unwrap().0
+    };
+    let broker = open(&disk);
+    assert!(put(&broker, 0, "A", 6) && put(&broker, 0, "B", 4) && put(&broker, 0, "C", 4));
+    let disk = disk.crash(Crash::KeepAll);
+    let file = disk.open(std::path::Path::new("/s/config/topics.json"), false).unwrap();
+    let table =
+        br#"{"topicConfigTable":{"B":{"topicName":"B","perm":2,"readQueueNums":1,"writeQueueNums":1}}}"#;
+    file.set_len(0).unwrap();
+    write_all_at(&*file, table, 0).unwrap();
+    let broker = open(&disk);
+    assert_eq!(["A", "B", "C"].map(|topic| perm(&broker, topic)), [0, 2, 4]);
 }

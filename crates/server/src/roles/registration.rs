@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cometmq_protocol::headers::HeaderFields;
@@ -18,6 +18,8 @@ use crate::config::BrokerSettings;
 
 /// How soon a registration that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
+/// How many times as long as a registration took changes of topics wait before the next one.
+const REST: u32 = 3;
 /// How long a stopping broker waits for a name server to take note.
 const UNREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -80,14 +82,21 @@ impl Registration {
     pub(super) async fn run(mut self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
         loop {
+            let began = Instant::now();
             let all_well = tokio::select! {
                 all_well = self.register() => all_well,
                 () = &mut stop => break,
             };
             let pause = if all_well { self.interval } else { RETRY.min(self.interval) };
+            // Telling of very many topics takes its time: when they change all the time, most of it is left to others.
+            let rest = pause.min(began.elapsed() * REST);
+            let announced = async {
+                tokio::time::sleep(rest).await;
+                self.shell.announce.notified().await;
+            };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.shell.announce.notified() => {}
+                () = announced => {}
                 () = &mut stop => break,
             }
         }
