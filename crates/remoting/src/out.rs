@@ -122,6 +122,9 @@ impl Out {
             // What was written is not part of the capacity, but of the buffer.
             if self.written + self.tail.capacity() > KEEP_BYTES_MAX {
                 self.tail = BytesMut::new();
+            } else {
+                // From the front again: what is appended next need not be moved there halfway.
+                let _ = self.tail.try_reclaim(self.tail.capacity() + 1);
             }
             self.written = 0;
         }

@@ -6,6 +6,7 @@
 //! Reading order: here what a queue is, [`files`] its files, [`load`] how it is found in them, [`unsynced`] what is
 //! still to be made durable.
 
+mod ahead;
 mod files;
 mod load;
 mod unsynced;
@@ -194,10 +195,17 @@ impl Queue {
 
     /// Appends to `units` up to `count` entries from `offset` on.
     pub fn read(&self, offset: QueueOffset, count: usize, units: &mut Vec<Unit>) -> Result<(), DiskError> {
-        self.read_patiently(offset, count, Patience::Disk, units).map(|_| ())
+        match self.before_tail(offset, count, units) {
+            Some(flushed) => {
+                let count = count.min(flushed as usize);
+                self.files.read(&self.topic, self.id, offset, count, units)
+            }
+            None => Ok(()),
+        }
     }
 
-    /// As [`Queue::read`]; returns false when the entries are not in memory and `patience` does not reach further.
+    /// As [`Queue::read`], for a consumer that goes through the queue; returns false when the entries are not in memory
+    /// and `patience` does not reach further.
     pub fn read_patiently(
         &self,
         offset: QueueOffset,
@@ -205,18 +213,26 @@ impl Queue {
         patience: Patience,
         units: &mut Vec<Unit>,
     ) -> Result<bool, DiskError> {
-        let in_files = {
-            let state = self.state.lock().expect(POISONED);
-            match usize::try_from(offset.0 - state.tail_base) {
-                Ok(from) => {
-                    units.extend(state.tail.iter().skip(from).take(count));
-                    return Ok(true);
-                }
-                // What is before the tail is flushed: the tail is never cut further.
-                Err(_) => (state.tail_base - offset.0).min(count as i64),
+        match self.before_tail(offset, count, units) {
+            Some(flushed) => {
+                let count = count.min(flushed as usize);
+                self.files.read_on(self, offset, count, flushed, patience, units)
             }
-        };
-        self.files.read_patiently(&self.topic, self.id, offset, in_files as usize, patience, units)
+            None => Ok(true),
+        }
+    }
+
+    /// Appends entries to `units` that are in memory, or tells how many there are from `offset` on before those: they
+    /// are all flushed, for the tail is never cut further.
+    fn before_tail(&self, offset: QueueOffset, count: usize, units: &mut Vec<Unit>) -> Option<i64> {
+        let state = self.state.lock().expect(POISONED);
+        match usize::try_from(offset.0 - state.tail_base) {
+            Ok(from) => {
+                units.extend(state.tail.iter().skip(from).take(count));
+                None
+            }
+            Err(_) => Some(state.tail_base - offset.0),
+        }
     }
 
     /// Writes an entry anew where it already has its place. Its file is left to be synced.
@@ -236,7 +252,9 @@ impl Queue {
                 return Ok(());
             }
         }
-        self.files.write(&self.topic, self.id, offset, &[unit], unsynced)
+        let written = self.files.write(&self.topic, self.id, offset, &[unit], unsynced);
+        self.files.forget(&self.topic, self.id, offset);
+        written
     }
 
     /// Writes entries of records before `durable` to their files, which are left to be synced, and keeps up to

@@ -90,11 +90,9 @@ impl Queues {
         Some(Arc::clone(queue))
     }
 
-    /// Whether it is known without looking at the disk if there is such a queue, and what is in it.
-    pub fn is_at_hand(&self, topic: &TopicName, id: QueueId) -> bool {
-        id.0 < 0
-            || self.get(topic.as_str(), id).is_some()
-            || self.absent.lock().expect(POISONED).contains(&(topic.clone(), id))
+    /// Whether it is known without looking at the disk that there is no such queue.
+    pub fn is_absent(&self, topic: &TopicName, id: QueueId) -> bool {
+        id.0 < 0 || self.absent.lock().expect(POISONED).contains(&(topic.clone(), id))
     }
 
     /// A queue, loaded if need be; `None` when it has no files.

@@ -228,8 +228,10 @@ impl Store {
 
     /// Whether [`Store::queue`] and [`Store::queue_or_create`] answer for this queue without waiting for the disk.
     pub fn is_queue_at_hand(&self, topic: &str, id: QueueId) -> bool {
-        let Ok(topic) = TopicName::parse(topic) else { return true };
-        self.queues.is_at_hand(&topic, id)
+        if self.queues.get(topic, id).is_some() {
+            return true;
+        }
+        TopicName::parse(topic).map_or(true, |topic| self.queues.is_absent(&topic, id))
     }
 
     /// A queue to append to, loaded or made if need be. Callers bound the ids by the topic's settings. An error does

@@ -88,7 +88,7 @@ fn delivered(store: &Store) -> Vec<(&'static str, QueueOffset, Vec<u8>)> {
         let mut next = queue.min();
         while next < queue.max() {
             let mut units = Vec::new();
-            queue.read(next, 7, &mut units).unwrap();
+            assert!(queue.read_patiently(next, 7, Patience::Disk, &mut units).unwrap());
             let units: Vec<_> = units.into_iter().zip(0..).map(|(unit, n)| (next + n, unit)).collect();
             next = next + units.len().max(1) as i64;
             let mut offsets = units.iter();
@@ -527,6 +527,33 @@ fn an_entry_that_leads_nowhere_is_made_anew_from_the_log() {
         store.close().unwrap();
         drop(store);
         assert_eq!(check(&disk).1, [], "entry {offset}");
+    }
+}
+
+/// Readers share parts of the log, and messages that lie across two of them are put together.
+#[test]
+fn messages_are_whole_where_parts_of_the_log_meet_or_are_damaged() {
+    const PART: u64 = 64 * 1024;
+    let open = |disk: &MemoryDisk| {
+        Store::open(Arc::new(disk.clone()), StoreOptions { segment_bytes: 1 << 20, ..options() }).unwrap().0
+    };
+    let disk = MemoryDisk::new();
+    let store = open(&disk);
+    (0..600).for_each(|number| TOPICS.iter().for_each(|topic| append(&store, topic, number)));
+    store.close().unwrap();
+    drop(store);
+    let whole = delivered(&open(&disk));
+    assert_eq!(whole.len(), 1200);
+    for at in [PART - 3000, PART - 1, PART, 3 * PART + 100, 16 * PART - 9000] {
+        let disk = disk.crash(Crash::KeepAll);
+        flip(&disk, &segment(0), at, &[0x04]);
+        assert!(delivered(&open(&disk)) == whole, "a bit at {at}");
+        flip(&disk, &segment(0), at, &[0xFF; 9]);
+        let store = open(&disk);
+        let some = delivered(&store);
+        assert!((whole.len() - 20..whole.len()).contains(&some.len()), "{} at {at}", some.len());
+        assert!(some.iter().all(|message| whole.contains(message)), "at {at}");
+        assert!(delivered(&store) == some, "once more, at {at}");
     }
 }
 

@@ -1,5 +1,7 @@
 //! A piece of the log in memory, compared block by block with the checksums.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use cometmq_protocol::LogOffset;
 
 use super::damage::Wrong;
@@ -19,8 +21,12 @@ pub(crate) struct Piece {
     pub flipped: Vec<LogOffset>,
     /// Positions of blocks that have no sum.
     pub without_sum: Vec<i64>,
+    /// Every byte is covered by a sum and is as it was written.
+    pub proven: bool,
     /// The next reader may find more, or other bytes: not to be kept.
     pub for_once: bool,
+    /// Bytes of records that were handed out.
+    given: AtomicUsize,
 }
 
 /// Bytes of one block that are not as they were written.
@@ -45,14 +51,7 @@ impl Piece {
         // What is in the buffer is overwritten: it need not be cleared again.
         bytes.truncate(length);
         bytes.resize(length, 0);
-        let mut piece = Piece {
-            base,
-            bytes,
-            bad: Vec::new(),
-            flipped: Vec::new(),
-            without_sum: Vec::new(),
-            for_once: false,
-        };
+        let mut piece = Piece { bytes, ..Piece::empty(base) };
         let at = (base - segment) as u64;
         if resident_only {
             let read = disk::read_resident_at(file, &mut piece.bytes, at).ok().flatten()?;
@@ -84,6 +83,7 @@ impl Piece {
 
     /// Compares the blocks with their sums, from the first on.
     pub fn compare(&mut self, sums: &[Option<Sum>]) {
+        let mut proven = 0;
         for (index, sum) in sums.iter().enumerate() {
             let block = self.base + index as i64 * BLOCK_BYTES;
             let from = index * BLOCK_BYTES as usize;
@@ -93,7 +93,11 @@ impl Piece {
                 continue;
             };
             let Some(bytes) = self.bytes.get_mut(from..until) else { continue };
-            if sum.matches(bytes) || self.bad.iter().any(|bad| bad.from == block) {
+            if sum.matches(bytes) {
+                proven += sum.covered();
+                continue;
+            }
+            if self.bad.iter().any(|bad| bad.from == block) {
                 continue;
             }
             match sum.flipped(bytes) {
@@ -106,6 +110,45 @@ impl Piece {
                     self.bad.push(Bad { from: block, to, wrong: Wrong::Block(LogOffset(block)) });
                 }
             }
+        }
+        self.proven = proven >= self.bytes.len() && self.bad.is_empty();
+    }
+
+    /// A record that begins in one proven piece and ends in the `next`, in memory of the caller's.
+    pub fn join(first: &Piece, next: &Piece, want: &Wanted<'_>, bytes: &mut Vec<u8>) -> Option<Piece> {
+        let proven = first.proven && next.proven && first.end() == next.base;
+        let head = first.bytes.get((want.offset.0 - first.base) as usize..).filter(|_| proven)?;
+        let tail = next.bytes.get(..want.size - head.len())?;
+        let mut bytes = std::mem::take(bytes);
+        bytes.clear();
+        bytes.extend_from_slice(head);
+        bytes.extend_from_slice(tail);
+        first.give(head.len());
+        next.give(tail.len());
+        Some(Piece { bytes, proven, ..Piece::empty(want.offset.0) })
+    }
+
+    /// Counts bytes of records that are handed out.
+    pub fn give(&self, bytes: usize) {
+        self.given.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether it gave as many bytes as it has: to a consumer of everything in it, each once.
+    pub fn is_spent(&self) -> bool {
+        self.given.load(Ordering::Relaxed) >= self.bytes.len()
+    }
+
+    /// Nothing of the log yet, from `base` on.
+    fn empty(base: i64) -> Piece {
+        Piece {
+            base,
+            bytes: Vec::new(),
+            bad: Vec::new(),
+            flipped: Vec::new(),
+            without_sum: Vec::new(),
+            proven: false,
+            for_once: false,
+            given: AtomicUsize::new(0),
         }
     }
 

@@ -51,40 +51,25 @@ impl CommitLog {
         scratch: &mut Vec<u8>,
         each: &mut dyn FnMut(Found<'_>) -> bool,
     ) -> bool {
-        let mut part: Option<Arc<Piece>> = None;
-        let mut hot_start = None;
-        for (index, want) in wanted.iter().enumerate() {
-            let hot_start = *hot_start.get_or_insert_with(|| self.hot.read().expect(POISONED).start());
+        let hot_start = match wanted {
+            [] => return true,
+            _ => self.hot.read().expect(POISONED).start(),
+        };
+        let (mut rest, mut is_dense) = (wanted, false);
+        while let Some(want) = rest.first() {
             let hot = (want.offset.0 >= hot_start)
                 .then(|| self.hot.read().expect(POISONED).get(want.offset.0, want.size))
                 .flatten();
-            if let Some(bytes) = hot {
-                let found = if is_record_at(&bytes, want) { Ok(&bytes[..]) } else { Err(Wrong::Other) };
-                if !each(found.inspect_err(|wrong| self.tell(want, wrong))) {
-                    return true;
+            let goes_on = match hot {
+                Some(bytes) => {
+                    rest = &rest[1..];
+                    let found = if is_record_at(&bytes, want) { Ok(&bytes[..]) } else { Err(Wrong::Other) };
+                    each(found.inspect_err(|wrong| self.tell(want, wrong)))
                 }
-                continue;
-            }
-            let covering = part.take().filter(|part| part.covers(want));
-            part = match covering.map_or_else(|| self.part(&wanted[index..], patience), |part| Ok(Some(part)))
-            {
-                Ok(part) => part,
-                Err(NotResident) => return false,
-            };
-            let goes_on = match &part {
-                Some(part) => each(self.verified(part, want)),
-                None => {
-                    let Ok(piece) = self.piece(want, patience, std::mem::take(scratch)) else { return false };
-                    let goes_on = each(match &piece {
-                        Ok(piece) => self.verified(piece, want),
-                        Err(wrong) => {
-                            self.tell(want, wrong);
-                            Err(wrong.clone())
-                        }
-                    });
-                    *scratch = piece.map_or_else(|_| Vec::new(), |piece| piece.bytes);
-                    goes_on
-                }
+                None => match self.read_old(&mut rest, &mut is_dense, patience, scratch, each) {
+                    Ok(goes_on) => goes_on,
+                    Err(NotResident) => return false,
+                },
             };
             if !goes_on {
                 break;
@@ -96,21 +81,91 @@ impl CommitLog {
         true
     }
 
-    /// The part that holds the whole of the first record wanted, when it is kept or worth keeping.
-    fn part(&self, wanted: &[Wanted<'_>], patience: Patience) -> Result<Option<Arc<Piece>>, NotResident> {
+    /// Hands the first records wanted to `each` and takes them off: all that lie one behind the other in the same part,
+    /// or one that lies in two parts, or in none worth keeping. `is_dense` when a part gave the last one: then the next
+    /// part is going to be wanted too.
+    fn read_old(
+        &self,
+        wanted: &mut &[Wanted<'_>],
+        is_dense: &mut bool,
+        patience: Patience,
+        scratch: &mut Vec<u8>,
+        each: &mut dyn FnMut(Found<'_>) -> bool,
+    ) -> Result<bool, NotResident> {
         let want = &wanted[0];
-        let in_segment = want.offset.0 % self.options.segment_bytes;
-        let base = want.offset.0 - in_segment % PART_BYTES;
-        let end = (base + PART_BYTES).min(want.offset.0 - in_segment + self.options.segment_bytes);
-        if want.end() > end || end > self.written().0 {
+        let part = match self.part(want.offset.0, wanted, *is_dense, patience)? {
+            Some(part) if part.covers(want) => {
+                let goes_on = self.read_part(&part, wanted, each);
+                self.warm.done(part);
+                *is_dense = true;
+                return Ok(goes_on);
+            }
+            part => part,
+        };
+        let next = part.as_ref().map_or(Ok(None), |part| self.part(part.end(), wanted, true, patience))?;
+        let joined = part.zip(next).and_then(|(part, next)| {
+            let joined = Piece::join(&part, &next, want, scratch);
+            self.warm.done(part);
+            joined
+        });
+        let piece = match joined {
+            Some(joined) => Ok(joined),
+            None => self.piece(want, patience, std::mem::take(scratch))?,
+        };
+        *wanted = &wanted[1..];
+        let goes_on = match &piece {
+            Ok(piece) => each(self.verified(piece, want)),
+            Err(wrong) => {
+                self.tell(want, wrong);
+                each(Err(wrong.clone()))
+            }
+        };
+        *scratch = piece.map_or_else(|_| Vec::new(), |piece| piece.bytes);
+        Ok(goes_on)
+    }
+
+    /// Hands those of the first records wanted to `each` that lie in `part`, and takes them off.
+    fn read_part(
+        &self,
+        part: &Piece,
+        wanted: &mut &[Wanted<'_>],
+        each: &mut dyn FnMut(Found<'_>) -> bool,
+    ) -> bool {
+        let (mut given, mut goes_on) = (0, true);
+        while let Some((want, rest)) = wanted.split_first().filter(|(want, _)| goes_on && part.covers(want)) {
+            *wanted = rest;
+            given += want.size;
+            goes_on = each(self.verified(part, want));
+        }
+        part.give(given);
+        goes_on
+    }
+
+    /// The part that holds the byte at `position`, one of the first record wanted, when it is kept or worth keeping:
+    /// several records of it are wanted, now or lately, or as `is_dense` tells.
+    fn part(
+        &self,
+        position: i64,
+        wanted: &[Wanted<'_>],
+        is_dense: bool,
+        patience: Patience,
+    ) -> Result<Option<Arc<Piece>>, NotResident> {
+        let in_segment = position % self.options.segment_bytes;
+        let segment = position - in_segment;
+        let base = position - in_segment % PART_BYTES;
+        let end = (base + PART_BYTES).min(segment + self.options.segment_bytes);
+        // No record is longer than its segment, and what is longer than a part gains nothing by it.
+        let fits =
+            wanted[0].size as i64 <= PART_BYTES && wanted[0].end() <= segment + self.options.segment_bytes;
+        if !fits || end > self.written().0 {
             return Ok(None);
         }
         if let Some(part) = self.warm.get(base) {
             return Ok(Some(part));
         }
-        let together = wanted.iter().take(WANTED_FOR_PART).filter(|w| w.offset.0 >= base && w.end() <= end);
-        let several = together.count() >= WANTED_FOR_PART;
-        if !self.warm.touch(base) && !several {
+        let of_it = |w: &&Wanted<'_>| w.offset.0 < end && w.end() > base;
+        let several = wanted.iter().take(WANTED_FOR_PART).filter(of_it).count() >= WANTED_FOR_PART;
+        if !self.warm.touch(base) && !several && !is_dense {
             return Ok(None);
         }
         let loaded = self.load(base, end, patience, self.warm.buffer())?;
@@ -201,7 +256,7 @@ impl CommitLog {
     /// A record out of a piece that covers it, if it is whole.
     fn verified<'p>(&self, piece: &'p Piece, want: &Wanted<'_>) -> Result<&'p [u8], Wrong> {
         let found = piece.record(want).and_then(|bytes| {
-            damage::verify(bytes, want)?;
+            damage::verify(bytes, want, piece.proven)?;
             Ok(bytes)
         });
         found.inspect_err(|wrong| {

@@ -64,10 +64,10 @@ impl CommitLog {
     pub(crate) fn has(&self, wanted: &Wanted<'_>) -> bool {
         let hot = self.hot.read().expect(POISONED).get(wanted.offset.0, wanted.size);
         if let Some(bytes) = hot {
-            return damage::verify(&bytes, wanted).is_ok();
+            return damage::verify(&bytes, wanted, false).is_ok();
         }
         let Ok(piece) = self.blocks_of(wanted) else { return false };
-        piece.record(wanted).and_then(|bytes| damage::verify(bytes, wanted)).is_ok()
+        piece.record(wanted).and_then(|bytes| damage::verify(bytes, wanted, false)).is_ok()
     }
 
     /// The blocks that hold a record, from the files, for those who judge them themselves.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{QueueId, QueueOffset};
 
+use super::ahead::{AHEAD_UNITS, Ahead, ReadAhead, stretch_end};
 use super::unsynced::Unsynced;
-use super::{UNIT_BYTES, Unit};
+use super::{Queue, UNIT_BYTES, Unit};
 use crate::commit_log::Patience;
 use crate::disk::{self, Disk, DiskError, DiskFile};
 use crate::segments::{self, OpenFiles};
@@ -24,6 +25,7 @@ pub(crate) struct QueueFiles {
     root: PathBuf,
     pub(super) file_bytes: i64,
     open: OpenFiles<FileKey>,
+    ahead: ReadAhead,
 }
 
 /// A file by topic, queue and stream position of its first byte.
@@ -32,7 +34,7 @@ type FileKey = (TopicName, QueueId, i64);
 impl QueueFiles {
     pub fn new(disk: Arc<dyn Disk>, root: PathBuf, file_bytes: i64) -> QueueFiles {
         assert!(file_bytes > 0 && file_bytes % UNIT_BYTES == 0, "queue files hold whole units");
-        QueueFiles { disk, root, file_bytes, open: OpenFiles::new(OPEN_FILES_MAX) }
+        QueueFiles { disk, root, file_bytes, open: OpenFiles::new(OPEN_FILES_MAX), ahead: ReadAhead::new() }
     }
 
     /// Topics and queue numbers that have a directory. Directories of other names are left alone.
@@ -91,6 +93,7 @@ impl QueueFiles {
         let base = position - position % self.file_bytes;
         let Some(file) = self.file(topic, id, base)? else { return Ok(()) };
         disk::write_all_at(&*file, &unit.encode(), (position - base) as u64)?;
+        self.ahead.forget(topic, id, offset);
         file.sync()
     }
 
@@ -107,8 +110,43 @@ impl QueueFiles {
         self.read_patiently(topic, id, offset, count, Patience::Disk, units).map(|_| ())
     }
 
+    /// As `read`, for one who goes through the queue, of which the files have `flushed` entries from `offset` on; false
+    /// when the entries are not in memory and `patience` does not reach further.
+    pub fn read_on(
+        &self,
+        queue: &Queue,
+        offset: QueueOffset,
+        count: usize,
+        flushed: i64,
+        patience: Patience,
+        units: &mut Vec<Unit>,
+    ) -> Result<bool, DiskError> {
+        let (topic, id) = (queue.topic(), queue.id());
+        let until = stretch_end(offset.0).min(offset.0 + flushed);
+        let place =
+            if offset.0 + count as i64 <= until { self.ahead.try_place(topic, id, offset.0) } else { None };
+        let Some(mut place) = place else {
+            return self.read_patiently(topic, id, offset, count, patience, units);
+        };
+        let mut goes_on = false;
+        if let Some(ahead) = place.as_mut().filter(|ahead| ahead.is_of(topic, id)) {
+            if ahead.take(offset.0, count, units) {
+                return Ok(true);
+            }
+            goes_on = ahead.next == offset.0;
+        }
+        let mut read = place.take().map_or_else(Vec::new, |ahead| ahead.units);
+        read.clear();
+        let wanted = if goes_on { count.max(AHEAD_UNITS.min(until - offset.0) as usize) } else { count };
+        let is_resident = self.read_patiently(topic, id, offset, wanted, patience, &mut read)?;
+        units.extend(read.iter().take(count));
+        let next = offset.0 + read.len().min(count) as i64;
+        *place = Some(Ahead { topic: topic.clone(), id, from: offset.0, units: read, next });
+        Ok(is_resident)
+    }
+
     /// As `read`; false when the entries are not in memory and `patience` does not reach further.
-    pub fn read_patiently(
+    fn read_patiently(
         &self,
         topic: &TopicName,
         id: QueueId,
@@ -192,9 +230,15 @@ impl QueueFiles {
         self.root.join(topic.as_str()).join(id.to_string())
     }
 
+    /// Looks anew at the entry at `offset`, and its neighbours, when it is read next: it was written once more.
+    pub fn forget(&self, topic: &TopicName, id: QueueId, offset: QueueOffset) {
+        self.ahead.forget(topic, id, offset.0);
+    }
+
     /// Closes the files of a queue: it is unloaded, or they are removed.
     pub fn close(&self, topic: &TopicName, id: QueueId) {
         self.open.close(|(of, number, _)| (of, *number) == (topic, id));
+        self.ahead.forget_queue(topic, id);
     }
 
     /// The file at `base`; `None` when there is none.
