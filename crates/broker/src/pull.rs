@@ -1,8 +1,9 @@
 //! Pulling: messages of a queue from an offset on, or a wait for the next one.
 //!
-//! Reading order: here what is asked and what there is, [`reply`] the answer, [`waiters`] the pulls that wait for a
-//! message, [`cold`] those that wait for the disk.
+//! Reading order: here what is asked and what there is, [`chosen`] what the filter lets pass, [`reply`] the answer,
+//! [`waiters`] the pulls that wait for a message, [`cold`] those that wait for the disk.
 
+mod chosen;
 mod cold;
 mod reply;
 mod waiters;
@@ -24,19 +25,18 @@ use crate::broker::Broker;
 use crate::client::{Filter, NO_SQL, SubscriptionLookup};
 use crate::effects::{Delivery, Effects};
 
+use chosen::Chosen;
 pub use cold::{ColdPull, ColdPulls};
 pub use waiters::Waiters;
 
 /// Most messages in one reply.
 const MESSAGES_MAX: usize = 1024;
-/// Bytes after which a reply takes no further message.
-const BYTES_MAX: usize = 256 * 1024;
+/// Entries looked at together, at least, when a filter may drop some.
+const SCANNED_MIN: usize = 32;
 /// Most entries looked at for one request when the filter drops most of them.
 const SCANNED_MAX: usize = 4096;
 /// Longest wait that a client may ask for.
 const SUSPEND_MS_MAX: i64 = 60_000;
-/// Tags codes below this are addresses in Java's extension files: the consumer itself must filter.
-const EXTENSION_ADDRESS_MAX: i64 = i32::MIN as i64;
 
 /// A pull that was found to be in order.
 #[derive(Clone, Debug)]
@@ -321,51 +321,43 @@ impl Broker {
         if pull.offset > max {
             return nothing(PullOffsetMoved, "OFFSET_OVERFLOW_BADLY", max);
         }
-        let mut units = Vec::new();
-        let scan = if *pull.filter == Filter::Tags(TagFilter::All) { pull.count } else { SCANNED_MAX };
-        match queue.read_patiently(pull.offset, scan, patience, &mut units) {
-            Ok(true) => {}
-            Ok(false) => return Outcome::NotResident,
-            Err(error) => {
-                tracing::error!(topic = %queue.topic(), queue = %queue.id(), %error, "queue not readable");
-            }
-        }
-        if units.is_empty() {
-            return nothing(PullRetryImmediately, "MESSAGE_WAS_REMOVING", pull.offset);
-        }
-        if units[0].log_offset < self.store.log().start() {
-            // Deleted a moment ago: the queue's beginning follows.
-            if let Err(error) = self.store.expire(queue) {
-                tracing::error!(topic = %queue.topic(), queue = %queue.id(), %error, "queue not readable");
-            }
-            return nothing(PullRetryImmediately, "MESSAGE_WAS_REMOVING", queue.min().max(pull.offset));
-        }
-        let (units, scanned) = choose(&units, pull);
-        let next = pull.offset + scanned as i64;
-        if units.is_empty() {
-            nothing(PullRetryImmediately, "NO_MATCHED_MESSAGE", next)
+        let step = if *pull.filter == Filter::Tags(TagFilter::All) {
+            pull.count
         } else {
-            Outcome::Found { units, next }
+            pull.count.max(SCANNED_MIN)
+        };
+        let mut chosen = Chosen::new(pull.count);
+        let mut units = Vec::with_capacity(step);
+        while !chosen.is_full && chosen.scanned < SCANNED_MAX {
+            units.clear();
+            match queue.read_patiently(pull.offset + chosen.scanned as i64, step, patience, &mut units) {
+                Ok(true) => {}
+                // What was found is delivered; the next pull goes on from there.
+                Ok(false) if !chosen.units.is_empty() => break,
+                Ok(false) => return Outcome::NotResident,
+                Err(error) => {
+                    tracing::error!(topic = %queue.topic(), queue = %queue.id(), %error, "queue not readable");
+                }
+            }
+            if units.is_empty() {
+                break;
+            }
+            if chosen.scanned == 0 && units[0].log_offset < self.store.log().start() {
+                // Deleted a moment ago: the queue's beginning follows.
+                if let Err(error) = self.store.expire(queue) {
+                    tracing::error!(topic = %queue.topic(), queue = %queue.id(), %error, "queue not readable");
+                }
+                return nothing(PullRetryImmediately, "MESSAGE_WAS_REMOVING", queue.min().max(pull.offset));
+            }
+            chosen.add(&units, pull);
+        }
+        let next = pull.offset + chosen.scanned as i64;
+        match (chosen.scanned, chosen.units) {
+            (0, _) => nothing(PullRetryImmediately, "MESSAGE_WAS_REMOVING", pull.offset),
+            (_, units) if units.is_empty() => nothing(PullRetryImmediately, "NO_MATCHED_MESSAGE", next),
+            (_, units) => Outcome::Found { units, next },
         }
     }
-}
-
-/// The entries that pass the filter, up to the limits of one reply, and how many were looked at.
-fn choose(units: &[Unit], pull: &Pull) -> (Vec<(QueueOffset, Unit)>, usize) {
-    let Filter::Tags(filter) = &*pull.filter else { return (Vec::new(), units.len()) };
-    let mut chosen = Vec::with_capacity(pull.count.min(units.len()));
-    let mut bytes = 0;
-    for (index, unit) in units.iter().enumerate() {
-        if unit.tags_code >= EXTENSION_ADDRESS_MAX && !filter.matches(unit.tags_code) {
-            continue;
-        }
-        bytes += unit.size as usize;
-        if chosen.len() == pull.count || (bytes > BYTES_MAX && !chosen.is_empty()) {
-            return (chosen, index);
-        }
-        chosen.push((pull.offset + index as i64, *unit));
-    }
-    (chosen, units.len())
 }
 
 /// A queue whose files cannot be read may have messages: its offsets must not be made up.

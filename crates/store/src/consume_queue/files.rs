@@ -133,7 +133,7 @@ impl QueueFiles {
             if ahead.take(offset.0, count, units) {
                 return Ok(true);
             }
-            goes_on = ahead.next == offset.0;
+            goes_on = (ahead.from..=ahead.next).contains(&offset.0);
         }
         let mut read = place.take().map_or_else(Vec::new, |ahead| ahead.units);
         read.clear();
