@@ -3,8 +3,8 @@
 //! Recent entries are in memory; those of durable records are in files of 20-byte units once flushed. A queue holds no
 //! open file.
 //!
-//! Reading order: here what a queue is, [`files`] its files, [`load`] how it is found in them, [`unsynced`] what is
-//! still to be made durable.
+//! Reading order: here what a queue is, [`files`] its files, [`ahead`] what is read of them for later, [`load`] how a
+//! queue is found in them, [`unsynced`] what is still to be made durable.
 
 mod ahead;
 mod files;

@@ -274,8 +274,6 @@ impl Shell {
 
     /// Answers pulls that need the disk.
     fn cold_loop(&self) {
-        // Whoever sends now goes before whoever reads what was sent long ago.
-        machine::lower_priority(machine::LATER_WORK);
         let clogged = |pull: &ColdPull| {
             let connections = self.connections.read().expect(POISONED);
             let connection = connections.get(&pull.connection());
@@ -290,7 +288,7 @@ impl Shell {
 
     /// Verifies what is stored, at `bytes_per_second`, round after round.
     fn scrub_loop(&self, bytes_per_second: u64) {
-        machine::lower_priority(machine::IDLE_WORK);
+        machine::lower_priority();
         let budget = bytes_per_second.saturating_mul(SCRUB_STEP.as_millis() as u64).div_ceil(1000);
         let mut cursor = self.broker.store().resume_scrub().unwrap_or_else(|error| {
             tracing::warn!(%error, "the scrub begins anew");

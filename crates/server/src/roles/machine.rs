@@ -4,10 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The niceness of work that waits until nobody else wants the processor: the most that Linux knows.
-pub(super) const IDLE_WORK: i32 = 19;
-/// The niceness of work that may take a tenth of what others get who want the processor too.
-pub(super) const LATER_WORK: i32 = 10;
+/// The least that Linux knows.
+const LOW_PRIORITY: i32 = 19;
 
 /// Memory that is assumed where the system does not tell.
 const MEMORY_BYTES_GUESS: i64 = 4 << 30;
@@ -35,9 +33,9 @@ pub(super) fn raise_open_files_limit() {
     }
 }
 
-/// Lets this thread, and no other, give way to others who want the processor.
-pub(super) fn lower_priority(niceness: i32) {
-    if let Err(error) = rustix::process::setpriority_process(None, niceness) {
+/// Lets this thread, and no other, give way to whoever wants the processor.
+pub(super) fn lower_priority() {
+    if let Err(error) = rustix::process::setpriority_process(None, LOW_PRIORITY) {
         tracing::debug!(%error, "the thread keeps its priority");
     }
 }
