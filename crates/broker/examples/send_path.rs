@@ -10,8 +10,6 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use cometmq_broker::query::QueryRules;
-use cometmq_broker::topic::TopicRules;
 use cometmq_broker::{Broker, BrokerConfig, Effects, Turn};
 use cometmq_protocol::frame::{self, FrameLimits};
 use cometmq_protocol::{ConnectionId, Fields, Frame, Header, Millis, Peer, Request, SerializeType};
@@ -117,29 +115,6 @@ fn send_frame(number: usize, out: &mut BytesMut) {
 }
 
 fn broker(directory: &str) -> Broker {
-    let config = BrokerConfig {
-        topics: TopicRules {
-            cluster_name: "DefaultCluster".into(),
-            broker_name: "broker-a".into(),
-            auto_create: true,
-            default_queues: 8,
-            cluster_topic: true,
-            broker_topic: true,
-            trace_topic: false,
-        },
-        auto_create_group: true,
-        permission: 6,
-        message_bytes_max: 4 * 1024 * 1024,
-        advertised: "127.0.0.1:10911".parse().unwrap(),
-        address_derived: false,
-        long_polling: true,
-        short_polling_ms: 1000,
-        notify_members: true,
-        query: QueryRules::default(),
-        sync_flush_timeout_ms: 5000,
-        offset_save_interval_ms: 5000,
-        memory_bytes: 1 << 30,
-        process_id: 1,
-    };
+    let config = BrokerConfig::alone("DefaultCluster", "broker-a", "127.0.0.1:10911".parse().unwrap());
     Broker::open(Arc::new(RealDisk), StoreOptions::new(directory), config, Millis(1)).unwrap().0
 }

@@ -66,6 +66,36 @@ pub struct BrokerConfig {
     pub process_id: u32,
 }
 
+impl BrokerConfig {
+    /// Settings of a broker that is on its own, as a Java broker has them by default, on a machine with 1 GiB of memory.
+    pub fn alone(cluster_name: &str, broker_name: &str, advertised: SocketAddr) -> BrokerConfig {
+        BrokerConfig {
+            topics: TopicRules {
+                cluster_name: cluster_name.into(),
+                broker_name: broker_name.into(),
+                auto_create: true,
+                default_queues: 8,
+                cluster_topic: true,
+                broker_topic: true,
+                trace_topic: false,
+            },
+            auto_create_group: true,
+            permission: 6,
+            message_bytes_max: 4 * 1024 * 1024,
+            advertised,
+            address_derived: false,
+            long_polling: true,
+            short_polling_ms: 1000,
+            notify_members: true,
+            query: QueryRules::default(),
+            sync_flush_timeout_ms: 5000,
+            offset_save_interval_ms: 5000,
+            memory_bytes: 1 << 30,
+            process_id: 1,
+        }
+    }
+}
+
 /// Why a broker cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

@@ -13,8 +13,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use cometmq_broker::group::Groups;
 use cometmq_broker::offset::Offsets;
-use cometmq_broker::query::QueryRules;
-use cometmq_broker::topic::{TopicRules, Topics};
+use cometmq_broker::topic::Topics;
 use cometmq_broker::{Broker, BrokerConfig, Effects, Turn};
 use cometmq_protocol::body::client::SubscriptionGroupConfig;
 use cometmq_protocol::body::json;
@@ -30,29 +29,10 @@ use golden_store::{ALL, CLEAN, CLEAN_4, EXTRAS, Golden, KILLED, Message, RELEASE
 const NOW: Millis = Millis(1_795_200_000_000);
 
 fn config(golden: &Golden) -> BrokerConfig {
+    let broker_name = if golden.name == EXTRAS.name { "golden-c" } else { "golden-a" };
     BrokerConfig {
-        topics: TopicRules {
-            cluster_name: "GoldenCluster".into(),
-            broker_name: if golden.name == EXTRAS.name { "golden-c" } else { "golden-a" }.into(),
-            auto_create: true,
-            default_queues: 8,
-            cluster_topic: true,
-            broker_topic: true,
-            trace_topic: false,
-        },
-        auto_create_group: true,
-        permission: 6,
-        message_bytes_max: 4 * 1024 * 1024,
-        advertised: "127.0.0.1:30911".parse().unwrap(),
-        address_derived: false,
-        long_polling: true,
-        short_polling_ms: 1000,
-        notify_members: true,
-        query: QueryRules::default(),
-        sync_flush_timeout_ms: 5000,
-        offset_save_interval_ms: 5000,
         memory_bytes: 1 << 34,
-        process_id: 1,
+        ..BrokerConfig::alone("GoldenCluster", broker_name, "127.0.0.1:30911".parse().unwrap())
     }
 }
 

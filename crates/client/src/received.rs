@@ -153,24 +153,15 @@ mod tests {
     use super::*;
     use bytes::BytesMut;
     use cometmq_protocol::message::Record;
-    use cometmq_protocol::message::record::body_crc;
     use std::io::Write;
 
     fn received(sys_flag: i32, body: &[u8], properties: &[u8]) -> ReceivedMessage {
         let host = "127.0.0.1:10911".parse().unwrap();
         let record = Record {
-            topic: "%RETRY%g",
-            queue_id: QueueId(1),
-            flag: 0,
             sys_flag,
-            born_timestamp: Millis(1),
-            born_host: host,
-            store_host: host,
             reconsume_times: 2,
-            prepared_transaction_offset: 0,
-            body,
-            body_crc: body_crc(body),
             properties: [properties, b""],
+            ..Record::plain("%RETRY%g", QueueId(1), host, body)
         };
         let mut out = BytesMut::new();
         record.encode(QueueOffset(5), LogOffset(240), Millis(2), &mut out);

@@ -1,22 +1,20 @@
 //! Changes inputs at random: bits, lengths, words, parts of other inputs.
 
+use cometmq_store::disk::Chance;
+
 /// A stream of random numbers; the same seed gives the same numbers.
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Dice(Chance);
 
 impl Dice {
     /// The numbers of `seed`.
     pub fn of(seed: u64) -> Dice {
-        Dice(seed)
+        Dice(Chance::of(seed))
     }
 
-    /// The next number (SplitMix64).
+    /// The next number.
     pub fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+        self.0.number()
     }
 
     /// A number below `limit`, which is not 0.

@@ -1,23 +1,21 @@
-//! Random numbers from a seed: SplitMix64. The same seed gives the same numbers.
+//! Random numbers from a seed. The same seed gives the same numbers.
+
+use cometmq_store::disk::Chance as Numbers;
 
 /// A stream of random numbers.
 #[derive(Clone, Debug)]
-pub struct Chance(u64);
+pub struct Chance(Numbers);
 
 impl Chance {
     /// The numbers of `seed`; neighbouring seeds have nothing in common.
     pub fn of(seed: u64) -> Chance {
-        let mut chance = Chance(seed ^ 0x5DEE_CE66_D1CE_4E5B);
-        Chance(chance.number() ^ seed.rotate_left(32))
+        let mixed = Numbers::of(seed ^ 0x5DEE_CE66_D1CE_4E5B).number();
+        Chance(Numbers::of(mixed ^ seed.rotate_left(32)))
     }
 
     /// The next number.
     pub fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+        self.0.number()
     }
 
     /// A number below `limit`, which must not be 0.

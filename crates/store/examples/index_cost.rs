@@ -11,7 +11,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cometmq_protocol::message::{Record, record};
+use cometmq_protocol::message::Record;
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{Millis, QueueId};
 use cometmq_store::{IndexOptions, RealDisk, Store, StoreOptions};
@@ -64,21 +64,11 @@ fn run(store: &Store, messages: usize) -> [f64; 2] {
                 text[at] = b"0123456789ABCDEF"[number >> (4 * digit) & 15];
             }
             let record = Record {
-                topic: "Benchmark",
-                queue_id: QueueId(0),
-                flag: 0,
-                sys_flag: 0,
-                born_timestamp: Millis(1),
-                born_host: host,
-                store_host: host,
-                reconsume_times: 0,
-                prepared_transaction_offset: 0,
-                body: &body,
-                body_crc: record::body_crc(&body),
                 properties: [
                     &text,
                     b"CLUSTER\x01DefaultCluster\x02MSG_REGION\x01DefaultRegion\x02TRACE_ON\x01true\x02",
                 ],
+                ..Record::plain("Benchmark", QueueId(0), host, &body)
             };
             store.append(&queue, &[record], &[0], Millis(1_700_000_000_000), &mut placed).unwrap();
             placed.clear();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use cometmq_protocol::message::{Record, record};
+use cometmq_protocol::message::Record;
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{Millis, QueueId};
 use cometmq_store::{RealDisk, Store, StoreOptions};
@@ -91,20 +91,7 @@ fn compare(store: &Store, seen: &Seen, few: &[(TopicName, QueueId)], hot: &[(Top
 
 fn append(store: &Store, topic: &TopicName, id: QueueId) {
     let host = "127.0.0.1:10911".parse().unwrap();
-    let record = Record {
-        topic: topic.as_str(),
-        queue_id: id,
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: Millis(1),
-        born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: &BODY,
-        body_crc: record::body_crc(&BODY),
-        properties: [b"", b""],
-    };
+    let record = Record::plain(topic.as_str(), id, host, &BODY);
     let mut placed = Vec::with_capacity(1);
     loop {
         let queue = store.queue_or_create(topic, id).unwrap();

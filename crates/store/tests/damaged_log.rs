@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cometmq_protocol::message::{Record, RecordView, record};
+use cometmq_protocol::message::{Record, RecordView};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 use cometmq_store::disk::{Crash, read_file};
@@ -38,18 +38,9 @@ fn append(store: &Store, topic: &str, number: i64) -> Appended {
         (0..100 + number as usize * 97 % 1000).map(|n| (n + number as usize + topic.len()) as u8).collect();
     let host = "127.0.0.1:10911".parse().unwrap();
     let record = Record {
-        topic,
-        queue_id: QueueId(0),
-        flag: 0,
-        sys_flag: 0,
         born_timestamp: Millis(EPOCH),
-        born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: &body,
-        body_crc: record::body_crc(&body),
         properties: [b"KEYS\x01k\x02", b""],
+        ..Record::plain(topic, QueueId(0), host, &body)
     };
     let queue = store.queue_or_create(&TopicName::parse(topic).unwrap(), QueueId(0)).unwrap();
     let mut placed = Vec::new();

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cometmq_protocol::message::properties::Properties;
-use cometmq_protocol::message::{Record, RecordView, batch, record, tags};
+use cometmq_protocol::message::{Record, RecordView, batch, tags};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 use cometmq_store::batch_queue::BatchQueue;
@@ -344,18 +344,10 @@ fn extend(store: &Store, golden: &Golden, count: i64) -> Vec<Message> {
         let id = QueueId((number % i64::from(queues)) as i32);
         let body = format!("added-{number}-{}", "x".repeat(number as usize * 29 % 700));
         let new = Record {
-            topic,
-            queue_id: id,
             flag: 5,
-            sys_flag: 0,
             born_timestamp: Millis(7),
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: body.as_bytes(),
-            body_crc: record::body_crc(body.as_bytes()),
             properties: [b"TAGS\x01TagNew\x02", b"CLUSTER\x01GoldenCluster\x02"],
+            ..Record::plain(topic, id, host, body.as_bytes())
         };
         let queue = store.queue_or_create(&TopicName::parse(topic).unwrap(), id).unwrap();
         let mut placed = Vec::new();

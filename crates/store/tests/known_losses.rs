@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cometmq_protocol::message::{Record, RecordView, record};
+use cometmq_protocol::message::{Record, RecordView};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId};
 use cometmq_store::disk::{Crash, Fault};
@@ -38,20 +38,7 @@ fn append(store: &Store, number: i64) -> bool {
     let host = "127.0.0.1:10911".parse().unwrap();
     let id = QueueId((number % QUEUES) as i32);
     let body = body(number);
-    let record = Record {
-        topic: "T",
-        queue_id: id,
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: Millis(1),
-        born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: &body,
-        body_crc: record::body_crc(&body),
-        properties: [b"", b""],
-    };
+    let record = Record::plain("T", id, host, &body);
     let Ok(queue) = store.queue_or_create(&TopicName::parse("T").unwrap(), id) else { return false };
     let mut placed = Vec::new();
     let appended = store.append(&queue, &[record], &[0], Millis(1000 + number), &mut placed);

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cometmq_protocol::message::{Record, RecordView, record};
+use cometmq_protocol::message::{Record, RecordView};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 use cometmq_store::disk::{Crash, Fault};
@@ -42,20 +42,7 @@ fn append(store: &Store, name: &str, id: i32) -> (i64, LogOffset) {
 fn append_to(store: &Store, queue: &Arc<Queue>) -> (i64, LogOffset) {
     let host = "127.0.0.1:10911".parse().unwrap();
     let body = format!("{}/{}", queue.topic(), queue.id());
-    let record = Record {
-        topic: queue.topic().as_str(),
-        queue_id: queue.id(),
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: Millis(1),
-        born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: body.as_bytes(),
-        body_crc: record::body_crc(body.as_bytes()),
-        properties: [b"", b""],
-    };
+    let record = Record::plain(queue.topic().as_str(), queue.id(), host, body.as_bytes());
     let mut placed = Vec::new();
     store.append(queue, &[record], &[0], Millis(1000), &mut placed).unwrap();
     store.write(&mut Vec::new());

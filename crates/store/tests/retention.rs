@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cometmq_protocol::message::{Record, RecordView, record};
+use cometmq_protocol::message::{Record, RecordView};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 use cometmq_store::disk::{Crash, Fault};
@@ -31,20 +31,7 @@ fn topic() -> TopicName {
 
 fn append(store: &Store, id: i32, time: i64) -> i64 {
     let host = "127.0.0.1:10911".parse().unwrap();
-    let record = Record {
-        topic: "T",
-        queue_id: QueueId(id),
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: Millis(1),
-        born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: &[b'x'; 100],
-        body_crc: record::body_crc(&[b'x'; 100]),
-        properties: [b"", b""],
-    };
+    let record = Record::plain("T", QueueId(id), host, &[b'x'; 100]);
     let queue = store.queue_or_create(&topic(), QueueId(id)).unwrap();
     let mut placed = Vec::new();
     store.append(&queue, &[record], &[0], Millis(time), &mut placed).unwrap();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use cometmq_protocol::message::{Record, RecordView, record};
+use cometmq_protocol::message::{Record, RecordView};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 use cometmq_store::checkpoint::saved_positions;
@@ -35,18 +35,8 @@ fn append(store: &Store, queue: i32, number: i64) -> Result<LogOffset, AppendErr
     let body = body(queue, number);
     let host = "127.0.0.1:10911".parse().unwrap();
     let record = Record {
-        topic: TOPIC,
-        queue_id: QueueId(queue),
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: Millis(1),
-        born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: &body,
-        body_crc: record::body_crc(&body),
         properties: [b"TAGS\x01TagA\x02", b""],
+        ..Record::plain(TOPIC, QueueId(queue), host, &body)
     };
     let queue = store.queue_or_create(&TopicName::parse(TOPIC).unwrap(), QueueId(queue)).unwrap();
     let mut placed = Vec::new();
@@ -471,20 +461,7 @@ fn a_message_that_fits_no_segment_is_refused() {
     let queue = store.queue_or_create(&TopicName::parse(TOPIC).unwrap(), QueueId(0)).unwrap();
     let body = vec![0; 5000];
     let host = "127.0.0.1:1".parse().unwrap();
-    let record = Record {
-        topic: TOPIC,
-        queue_id: QueueId(0),
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: Millis(1),
-        born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: &body,
-        body_crc: 0,
-        properties: [b"", b""],
-    };
+    let record = Record { body_crc: 0, ..Record::plain(TOPIC, QueueId(0), host, &body) };
     let refused = store.append(&queue, &[record], &[0], Millis(1), &mut Vec::new());
     assert!(matches!(refused, Err(AppendError::TooLarge { .. })));
     append(&store, 0, 0).unwrap();

@@ -3,14 +3,16 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Range;
 
+use cometmq_store::disk::Chance as Numbers;
+
 /// A stream of random numbers; the same seed gives the same numbers.
 #[derive(Clone, Debug)]
-pub(crate) struct Chance(u64);
+pub(crate) struct Chance(Numbers);
 
 impl Chance {
     /// The numbers of `seed`.
     pub(crate) fn of(seed: u64) -> Chance {
-        Chance(seed)
+        Chance(Numbers::of(seed))
     }
 
     /// A seed that nobody chose.
@@ -21,11 +23,7 @@ impl Chance {
 
     /// The next number.
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+        self.0.number()
     }
 
     /// The next number of a range that is not empty.

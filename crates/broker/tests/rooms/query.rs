@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use cometmq_broker::{Broker, Effects, Turn};
-use cometmq_protocol::message::{Record, RecordView, record};
+use cometmq_protocol::message::{Record, RecordView};
 use cometmq_protocol::{Header, LogOffset, Millis, QueueId, QueueOffset, SerializeType};
 use cometmq_store::{FlushPolicy, MemoryDisk};
 use expect_test::expect;
@@ -222,20 +222,7 @@ fn a_record_inside_a_body_is_no_message() {
     let at = 88;
     let forged = |queue_offset| {
         let host = "10.0.0.1:10911".parse().unwrap();
-        let record = Record {
-            topic: "T",
-            queue_id: QueueId(0),
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp: Millis(1),
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: b"forged",
-            body_crc: record::body_crc(b"forged"),
-            properties: [b"", b""],
-        };
+        let record = Record::plain("T", QueueId(0), host, b"forged");
         let mut bytes = BytesMut::new();
         record.encode(QueueOffset(queue_offset), LogOffset(at), Millis(1), &mut bytes);
         bytes

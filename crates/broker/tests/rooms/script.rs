@@ -29,8 +29,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use cometmq_broker::query::QueryRules;
-use cometmq_broker::topic::TopicRules;
 use cometmq_broker::{Broker, BrokerConfig, ColdPull, Effects, Turn};
 use cometmq_protocol::frame::{self, FrameLimits};
 use cometmq_protocol::message::batch::{self, BatchMessage};
@@ -71,30 +69,7 @@ pub fn check(expect: Expect) {
 
 /// Settings of a broker that is on its own, as a Java broker has them by default.
 pub fn config() -> BrokerConfig {
-    BrokerConfig {
-        topics: TopicRules {
-            cluster_name: "C".into(),
-            broker_name: "b".into(),
-            auto_create: true,
-            default_queues: 8,
-            cluster_topic: true,
-            broker_topic: true,
-            trace_topic: false,
-        },
-        auto_create_group: true,
-        permission: 6,
-        message_bytes_max: 4 * 1024 * 1024,
-        advertised: "10.0.0.1:10911".parse().unwrap(),
-        address_derived: false,
-        long_polling: true,
-        short_polling_ms: 1000,
-        notify_members: true,
-        query: QueryRules::default(),
-        sync_flush_timeout_ms: 5000,
-        offset_save_interval_ms: 5000,
-        memory_bytes: 1 << 30,
-        process_id: 1,
-    }
+    BrokerConfig::alone("C", "b", "10.0.0.1:10911".parse().unwrap())
 }
 
 pub fn store_options(flush: FlushPolicy) -> StoreOptions {

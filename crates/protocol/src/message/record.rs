@@ -72,6 +72,26 @@ pub struct Record<'a> {
     pub properties: [&'a [u8]; 2],
 }
 
+impl<'a> Record<'a> {
+    /// A message without properties or flags that a producer on `host` made at 1 ms, for a broker there.
+    pub fn plain(topic: &'a str, queue_id: QueueId, host: SocketAddr, body: &'a [u8]) -> Record<'a> {
+        Record {
+            topic,
+            queue_id,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp: Millis(1),
+            born_host: host,
+            store_host: host,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body,
+            body_crc: body_crc(body),
+            properties: [b"", b""],
+        }
+    }
+}
+
 impl Record<'_> {
     /// Bytes that the record takes in the log.
     pub fn encoded_len(&self) -> usize {

@@ -4,6 +4,7 @@
 //! `image` holds the bytes of a file, `crash` what a kill or a power cut leaves. A copy shares its pages with the
 //! original until one of them is written to: copying a disk after each call is cheap.
 
+mod chance;
 mod crash;
 mod image;
 
@@ -15,9 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Disk, DiskError, DiskFile, DiskLock, Entry, Space, Volume};
 
+pub use chance::Chance;
 pub use crash::{Fate, Unsynced};
 
-use crash::Chance;
 use image::{Image, PAGE_BYTES};
 
 /// Bytes that a disk writes at once or not at all.
@@ -239,7 +240,7 @@ impl MemoryDisk {
     pub fn be_short(&self, one_in: u64, seed: u64) {
         self.with(|shared| {
             shared.short_one_in = one_in;
-            shared.chance = Chance(seed);
+            shared.chance = Chance::of(seed);
         });
     }
 

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use memory::{Call, Crash, Fate, Fault, MemoryDisk, Unsynced};
+pub use memory::{Call, Chance, Crash, Fate, Fault, MemoryDisk, Unsynced};
 pub use real::RealDisk;
 
 /// An operation on a disk that failed: what, where, and the system's reason.

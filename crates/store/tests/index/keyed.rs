@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use cometmq_protocol::message::properties::{self, Properties, key};
-use cometmq_protocol::message::{Record, RecordView, record};
+use cometmq_protocol::message::{Record, RecordView};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId};
 use cometmq_store::index::format::Shape;
@@ -55,18 +55,9 @@ pub fn append_with(
 ) -> Result<Appended, AppendError> {
     let host = "127.0.0.1:10911".parse().unwrap();
     let record = Record {
-        topic: TOPIC,
-        queue_id: QueueId(0),
-        flag: 0,
         sys_flag,
-        born_timestamp: Millis(1),
-        born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body,
-        body_crc: record::body_crc(body),
         properties: [text.as_bytes(), b""],
+        ..Record::plain(TOPIC, QueueId(0), host, body)
     };
     let queue = store.queue_or_create(&TopicName::parse(TOPIC).unwrap(), QueueId(0));
     // On a disk that fails.

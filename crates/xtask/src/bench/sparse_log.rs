@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use bytes::{BufMut, BytesMut};
 use cometmq_protocol::message::Record;
-use cometmq_protocol::message::record::{BLANK_BYTES, MAGIC_BLANK, body_crc};
+use cometmq_protocol::message::record::{BLANK_BYTES, MAGIC_BLANK};
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 
 /// Bytes of each body: as many as a broker takes by default.
@@ -66,20 +66,7 @@ fn encode(topic: &str) -> BytesMut {
     let host = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let now = Millis(i64::try_from(now).unwrap_or(i64::MAX));
-    let record = Record {
-        topic,
-        queue_id: QueueId(0),
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: now,
-        born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: &body,
-        body_crc: body_crc(&body),
-        properties: [b"", b""],
-    };
+    let record = Record { born_timestamp: now, ..Record::plain(topic, QueueId(0), host, &body) };
     let mut out = BytesMut::new();
     record.encode(QueueOffset(0), LogOffset(0), now, &mut out);
     out

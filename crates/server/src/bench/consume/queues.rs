@@ -311,18 +311,9 @@ mod tests {
         let mut body = BytesMut::new();
         for offset in offsets {
             let record = Record {
-                topic: "T",
-                queue_id: QueueId(3),
-                flag: 0,
-                sys_flag: 0,
                 born_timestamp: Millis(1_000_000),
-                born_host: "10.1.2.3:1".parse().unwrap(),
-                store_host: "10.1.2.3:1".parse().unwrap(),
-                reconsume_times: 0,
-                prepared_transaction_offset: 0,
-                body: b"hello",
                 body_crc: 0,
-                properties: [b"", b""],
+                ..Record::plain("T", QueueId(3), "10.1.2.3:1".parse().unwrap(), b"hello")
             };
             record.encode(QueueOffset(*offset), LogOffset(0), Millis(1), &mut body);
         }

@@ -1,6 +1,6 @@
 //! What a crash leaves of a disk in memory: the disk that the next start finds.
 
-use super::{Change, Crash, File, MemoryDisk, NameChange, SECTOR_BYTES, Shared};
+use super::{Chance, Change, Crash, File, MemoryDisk, NameChange, SECTOR_BYTES, Shared};
 
 /// What becomes of one write that was not synced when the power went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl MemoryDisk {
                 self.survivor(Survival { names: 0, lengths: false, write: &mut |_| Fate::Lost })
             }
             Crash::Seeded(seed) => {
-                let mut chance = Chance(seed);
+                let mut chance = Chance::of(seed);
                 let pending = self.unsynced_names();
                 let names = match chance.below(3) {
                     0 => 0,
@@ -54,7 +54,7 @@ impl MemoryDisk {
                 let mut write = |_| match chance.below(8) {
                     0 | 1 => Fate::Lost,
                     2 => Fate::Torn((1 << chance.below(9)) - 1),
-                    3 => Fate::Torn(chance.next()),
+                    3 => Fate::Torn(chance.number()),
                     _ => Fate::Kept,
                 };
                 self.survivor(Survival { names, lengths: true, write: &mut write })
@@ -163,23 +163,5 @@ fn apply_partly(change: &Change, fate: Fate, file: &mut File) {
                 at = next;
             }
         }
-    }
-}
-
-/// Chance from a seed: the same seed gives the same disk.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Chance(pub u64);
-
-impl Chance {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
     }
 }
