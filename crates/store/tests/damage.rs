@@ -522,6 +522,24 @@ fn an_entry_that_leads_nowhere_is_made_anew_from_the_log() {
     }
 }
 
+#[test]
+fn an_entry_that_was_read_ahead_and_made_anew_since_is_read_anew() {
+    let disk = filled();
+    let entries = |store: &Store, offset: i64| {
+        let (queue, mut units) = (store.queue("T", QueueId(0)).unwrap().unwrap(), Vec::new());
+        assert!(queue.read_patiently(QueueOffset(offset), 4, Patience::Disk, &mut units).unwrap());
+        units
+    };
+    let whole = entries(&open(&disk), 8);
+    flip(&disk, &PathBuf::from(format!("/s/consumequeue/T/0/{:020}", 0)), 9 * 20, &[0, 0, 0, 0, 0, 0, 0, 7]);
+    let store = open(&disk);
+    // Whoever reads twice in a row gets more read than that.
+    [0, 4].map(|offset| entries(&store, offset));
+    let queue = store.queue("T", QueueId(0)).unwrap().unwrap();
+    assert!(store.restore_entry(&queue, QueueOffset(9)).unwrap());
+    assert_eq!(entries(&store, 8), whole);
+}
+
 /// Readers share parts of the log, and messages that lie across two of them are put together.
 #[test]
 fn messages_are_whole_where_parts_of_the_log_meet_or_are_damaged() {
