@@ -534,7 +534,9 @@ fn an_entry_that_was_read_ahead_and_made_anew_since_is_read_anew() {
     flip(&disk, &PathBuf::from(format!("/s/consumequeue/T/0/{:020}", 0)), 9 * 20, &[0, 0, 0, 0, 0, 0, 0, 7]);
     let store = open(&disk);
     // Whoever reads twice in a row gets more read than that.
-    [0, 4].map(|offset| entries(&store, offset));
+    for offset in [0, 4] {
+        entries(&store, offset);
+    }
     let queue = store.queue("T", QueueId(0)).unwrap().unwrap();
     assert!(store.restore_entry(&queue, QueueOffset(9)).unwrap());
     assert_eq!(entries(&store, 8), whole);
