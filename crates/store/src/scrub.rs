@@ -36,6 +36,9 @@ pub(crate) const NUMBERS: usize = 6;
 #[derive(Debug, Default)]
 pub struct ScrubCursor {
     position: i64,
+    /// Where this round ends: at the log's end when it began. What is stored meanwhile is the next one's; it was not
+    /// there long enough to rot, and reading it again at once would only take from those who send and consume it.
+    until: Option<i64>,
     /// A record is being searched for.
     lost: bool,
     /// Damage reaches up to here: blocks that begin before get no checksum.
@@ -112,7 +115,7 @@ impl Store {
     pub fn scrub(&self, budget: u64, cursor: &mut ScrubCursor) -> Result<ScrubStep, DiskError> {
         let mut left = i64::try_from(budget).unwrap_or(i64::MAX).max(1);
         while left > 0 {
-            let end = self.dispatched().0.min(self.log().written().0);
+            let end = *cursor.until.get_or_insert_with(|| self.dispatched().0.min(self.log().written().0));
             cursor.position = cursor.position.max(self.log().start().0);
             if cursor.position >= end {
                 self.log().forget_checksums()?;

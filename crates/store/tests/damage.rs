@@ -272,6 +272,22 @@ fn a_scrub_goes_on_after_a_restart_where_it_was_saved() {
 }
 
 #[test]
+fn what_is_stored_while_a_scrub_goes_round_is_left_to_the_next_round() {
+    let store = open(&filled());
+    let mut cursor = ScrubCursor::default();
+    assert_eq!(store.scrub(5000, &mut cursor).unwrap(), ScrubStep::Goes);
+    append(&store, TOPICS[0], MESSAGES);
+    store.write(&mut Vec::new());
+    let round = loop {
+        if let ScrubStep::RoundEnded(round) = store.scrub(5000, &mut cursor).unwrap() {
+            break round;
+        }
+    };
+    assert_eq!(round.records, all_records());
+    assert_eq!(scrub(&store).records, all_records() + 1);
+}
+
+#[test]
 fn a_scrub_loads_no_queue_but_one_whose_entries_differ() {
     let disk = filled();
     flip(&disk, Path::new("/s/consumequeue/T/0/00000000000000000000"), 7, &[0x55]);
