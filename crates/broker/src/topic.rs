@@ -1,7 +1,7 @@
 //! Topics: which there are, how they come to be, and how they are kept (`config/topics.json`).
 //!
-//! A change is durable before it is used. The first one in a while is written to the file at once; of those that follow
-//! shortly each goes to a [`journal`] only, and all of them to the file a second later.
+//! A change is durable before it is used. The first ones of a second are written to the file at once; of those that
+//! follow each goes to a [`journal`] only, and all of them to the file a second later.
 
 mod journal;
 
@@ -23,8 +23,11 @@ use foldhash::{HashMap, HashMapExt, HashSet};
 use crate::effects::Effects;
 use journal::Journal;
 
-/// The whole table is written no more often.
+/// Time in which the whole table is written for so many changes.
 const SAVE_INTERVAL_MS: i64 = 1000;
+/// Changes in that time for which it is: a Java broker that takes the directory of a killed one looks nowhere else, so
+/// only very many go to the journal.
+const SAVES_MAX: u32 = 16;
 /// Names that a Java broker gives to light queues.
 const LIGHT_QUEUE_PREFIX: &str = "%LMQ%";
 /// Most queues that a topic may have on one broker.
@@ -91,8 +94,10 @@ pub struct Topics {
 struct Changing {
     /// What the file lacks.
     journal: Journal,
-    /// When the file was last written, or an attempt at it made.
+    /// When the file was first written, or an attempt at it made, since it had rested.
     saved_at: Option<Millis>,
+    /// How often it was written since, for one change each.
+    saves: u32,
 }
 
 impl Changing {
@@ -138,7 +143,7 @@ impl Topics {
                 .filter_map(|c| TopicName::parse(&c.topic_name).ok())
                 .collect(),
             version: Mutex::new(saved.data_version),
-            changing: Mutex::new(Changing { journal, saved_at: None }),
+            changing: Mutex::new(Changing { journal, saved_at: None, saves: 0 }),
         };
         let mut changing = topics.changing.lock().expect(POISONED);
         let mut missing = !changing.journal.is_empty();
@@ -200,11 +205,14 @@ impl Topics {
         }
         // Kept first: nobody uses a topic that may be gone after a restart.
         if changing.journal.is_empty() && changing.is_rested(now) {
+            (changing.saved_at, changing.saves) = (Some(now), 0);
+        }
+        if changing.journal.is_empty() && changing.saves < SAVES_MAX {
             let mut saved = self.announced(permission::READ_WRITE);
             saved.data_version.bump(now);
             saved.topic_config_table.insert(topic.name.to_string(), topic.config.clone());
             self.save(&saved)?;
-            changing.saved_at = Some(now);
+            changing.saves += 1;
         } else {
             changing.journal.add(&topic.config)?;
         }
