@@ -9,8 +9,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use cometmq_broker::query::QueryRules;
-use cometmq_broker::topic::TopicRules;
 use cometmq_broker::{Broker, BrokerConfig, Effects, Turn};
 use cometmq_namesrv::{NameServer, NamesrvOptions};
 use cometmq_protocol::frame::{self, FrameLimits};
@@ -284,30 +282,10 @@ pub fn encode_bytes(header: &Header<'_>, body: &[u8]) -> BytesMut {
 }
 
 fn config(plan: &Plan) -> BrokerConfig {
-    BrokerConfig {
-        topics: TopicRules {
-            cluster_name: "C".into(),
-            broker_name: "b".into(),
-            auto_create: true,
-            default_queues: QUEUES,
-            cluster_topic: true,
-            broker_topic: true,
-            trace_topic: false,
-        },
-        auto_create_group: true,
-        permission: 6,
-        message_bytes_max: 4 * 1024 * 1024,
-        advertised: BROKER.parse().expect("an address"),
-        address_derived: false,
-        long_polling: true,
-        short_polling_ms: 1000,
-        notify_members: true,
-        sync_flush_timeout_ms: 5000,
-        offset_save_interval_ms: plan.offset_save_ms,
-        memory_bytes: 1 << 30,
-        query: QueryRules::default(),
-        process_id: 1,
-    }
+    let mut config = BrokerConfig::alone("C", "b", BROKER.parse().expect("an address"));
+    config.topics.default_queues = QUEUES;
+    config.offset_save_interval_ms = plan.offset_save_ms;
+    config
 }
 
 /// Who speaks by a connection.

@@ -188,20 +188,7 @@ mod tests {
 
     fn stored_record(offset: i64, body: &[u8]) -> BytesMut {
         let host = "127.0.0.1:10911".parse().unwrap();
-        let record = Record {
-            topic: "kill",
-            queue_id: QueueId(0),
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp: Millis(0),
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body,
-            body_crc: body_crc(body),
-            properties: [b"", b""],
-        };
+        let record = Record { born_timestamp: Millis(0), ..Record::plain("kill", QueueId(0), host, body) };
         let mut out = BytesMut::new();
         record.encode(QueueOffset(offset), LogOffset(offset * 1000), Millis(0), &mut out);
         out
