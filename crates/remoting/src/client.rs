@@ -154,6 +154,7 @@ pub async fn dial(
         }
     };
     let _ = stream.set_nodelay(true);
+    let stream = Arc::new(stream);
     // A client's outbox has a bound, and what it refuses costs nobody else.
     let budget = Arc::new(Budget::new(usize::MAX));
     let connection = Connection::new(&stream, options.outbox_bytes_max, budget).map_err(failed)?;

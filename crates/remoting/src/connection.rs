@@ -8,15 +8,13 @@
 //! it has already asked for waits in bounded memory. On the client's side both directions move independently, or
 //! two full pipes would wait for each other.
 
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::{fmt, io};
 
 use bytes::{Bytes, BytesMut};
 use cometmq_protocol::{ConnectionId, Frame, FrameLimits, Peer, frame};
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::budget::{Budget, Share};
@@ -67,6 +65,8 @@ pub struct Connection(Arc<Shared>);
 
 struct Shared {
     peer: Peer,
+    /// The task's; others write to it only while they have [`Outbox::writing`].
+    stream: Weak<TcpStream>,
     outbox_bytes_max: usize,
     outbox: Mutex<Outbox>,
     /// Bytes handed over by the handler or by `push` that the socket has not taken.
@@ -86,15 +86,30 @@ struct Shared {
 #[derive(Default)]
 struct Outbox {
     out: Out,
+    /// Whose frames are on their way to the socket, perhaps halfway.
+    writing: Writing,
+    /// `out` begins with the rest of what a pusher wrote in part: nothing may be written before it.
+    begins_halfway: bool,
     waker: Option<Waker>,
     close: Option<CloseReason>,
     stopping: bool,
     trim: bool,
 }
 
+/// Who writes to the socket: one at a time, or frames would be mixed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Writing {
+    #[default]
+    Nobody,
+    /// The task has output of its own, which the socket has not taken.
+    Task,
+    /// A thread that pushes.
+    Pusher { task_waits: bool },
+}
+
 impl Connection {
     pub(crate) fn new(
-        stream: &TcpStream,
+        stream: &Arc<TcpStream>,
         outbox_bytes_max: usize,
         budget: Arc<Budget>,
     ) -> io::Result<Connection> {
@@ -111,6 +126,7 @@ impl Connection {
         };
         Ok(Connection(Arc::new(Shared {
             peer,
+            stream: Arc::downgrade(stream),
             outbox_bytes_max,
             outbox: Mutex::default(),
             queued_bytes: AtomicUsize::new(0),
@@ -148,6 +164,51 @@ impl Connection {
             outbox.out = Out::new();
         }
         wake(outbox);
+    }
+
+    /// As [`Connection::push`], but what the socket takes at once is written by the caller: it costs the caller a system
+    /// call, and saves waking up the task.
+    pub fn push_now(&self, bytes: Bytes) {
+        let mut outbox = self.outbox();
+        let is_free = outbox.close.is_none() && outbox.writing == Writing::Nobody && outbox.out.is_empty();
+        let (true, Some(stream)) = (is_free, self.0.stream.upgrade()) else {
+            drop(outbox);
+            return self.push(bytes);
+        };
+        outbox.writing = Writing::Pusher { task_waits: false };
+        let mut out = std::mem::take(&mut outbox.out);
+        drop(outbox);
+        self.0.queued_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        out.push_bytes(bytes);
+        while !out.is_empty() {
+            match out.write(&stream) {
+                Ok(bytes) if bytes > 0 => self.moved(bytes),
+                // What the socket has against it the task will find as well.
+                Ok(_) | Err(_) => break,
+            }
+        }
+        self.pushed_now(out);
+    }
+
+    /// Leaves to the task what the socket did not take, and the socket itself.
+    fn pushed_now(&self, mut out: Out) {
+        let mut outbox = self.outbox();
+        let task_waits = outbox.writing == Writing::Pusher { task_waits: true };
+        outbox.writing = Writing::Nobody;
+        let all_written = out.is_empty() && outbox.out.is_empty();
+        outbox.begins_halfway = !out.is_empty();
+        out.append(std::mem::take(&mut outbox.out));
+        outbox.out = out;
+        self.0.buffered.store(true, Ordering::Relaxed);
+        if task_waits || !all_written {
+            wake(outbox);
+        }
+    }
+
+    /// The socket took bytes.
+    fn moved(&self, bytes: usize) {
+        self.0.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.quiet_rounds.store(0, Ordering::Relaxed);
     }
 
     /// Closes the connection. The first reason counts.
@@ -233,12 +294,12 @@ pub(crate) enum Side {
 
 /// Carries `stream` until it ends. Whatever happens, the handler learns of the connection's end.
 pub(crate) async fn run(
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     connection: Connection,
     handler: Arc<dyn Handler>,
     limits: FrameLimits,
     side: Side,
-) -> (CloseReason, TcpStream) {
+) -> (CloseReason, Arc<TcpStream>) {
     let mut task = Task {
         end: End { connection, handler },
         stream,
@@ -277,7 +338,7 @@ impl Drop for End {
 
 struct Task {
     end: End,
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     limits: FrameLimits,
     side: Side,
     input: BytesMut,
@@ -292,9 +353,10 @@ impl Task {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         loop {
             let stopping = match self.collect(cx) {
-                Ok(stopping) => stopping,
+                Ok(Some(stopping)) => stopping,
+                Ok(None) => return Poll::Pending,
                 Err(reason) => {
-                    self.write_once(cx, &reason);
+                    self.write_once(&reason);
                     return Poll::Ready(reason);
                 }
             };
@@ -315,7 +377,7 @@ impl Task {
                 Poll::Ready(Ok(false)) | Poll::Pending => ready!(self.poll_read(cx)),
             };
             if let Err(reason) = progress {
-                self.write_once(cx, &reason);
+                self.write_once(&reason);
                 return Poll::Ready(reason);
             }
         }
@@ -325,29 +387,36 @@ impl Task {
         &self.end.connection.0
     }
 
-    /// Takes what others pushed and want; whether the server stops. Registers to be woken.
-    fn collect(&mut self, cx: &Context<'_>) -> Result<bool, CloseReason> {
+    /// Takes what others pushed and want; whether the server stops. Registers to be woken. Nothing while another thread
+    /// writes, which will wake the task.
+    fn collect(&mut self, cx: &Context<'_>) -> Result<Option<bool>, CloseReason> {
         let mut outbox = self.end.connection.outbox();
         if let Some(reason) = &outbox.close {
             return Err(reason.clone());
         }
-        if self.out.is_empty() && !outbox.out.is_empty() {
-            std::mem::swap(&mut self.out, &mut outbox.out);
+        match &mut outbox.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            waker => *waker = Some(cx.waker().clone()),
         }
+        if let Writing::Pusher { task_waits } = &mut outbox.writing {
+            *task_waits = true;
+            return Ok(None);
+        }
+        if std::mem::take(&mut outbox.begins_halfway) || (self.out.is_empty() && !outbox.out.is_empty()) {
+            std::mem::swap(&mut self.out, &mut outbox.out);
+            self.out.append(std::mem::take(&mut outbox.out));
+        }
+        outbox.writing = if self.out.is_empty() { Writing::Nobody } else { Writing::Task };
         let trim = std::mem::take(&mut outbox.trim);
         if trim {
             outbox.out.trim();
         }
         let stopping = outbox.stopping;
-        match &mut outbox.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            waker => *waker = Some(cx.waker().clone()),
-        }
         drop(outbox);
         if trim {
             self.trim();
         }
-        Ok(stopping)
+        Ok(Some(stopping))
     }
 
     /// Offers the output to the socket until it is written; true when there was some.
@@ -356,15 +425,17 @@ impl Task {
             return Poll::Ready(Ok(false));
         }
         while !self.out.is_empty() {
-            match self.out.poll_write(&mut self.stream, cx) {
+            let taken = self
+                .stream
+                .poll_write_ready(cx)
+                .map(|ready| ready.and_then(|()| self.out.write(&self.stream)));
+            match taken {
                 Poll::Ready(Ok(0)) => {
                     return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
                 }
-                Poll::Ready(Ok(bytes)) => {
-                    let shared = self.shared();
-                    shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-                    shared.quiet_rounds.store(0, Ordering::Relaxed);
-                }
+                Poll::Ready(Ok(bytes)) => self.end.connection.moved(bytes),
+                // It was not ready after all: asks again, and is woken then.
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                 Poll::Pending => {
                     let shared = self.shared();
@@ -383,23 +454,29 @@ impl Task {
     }
 
     /// Before the end: what is answered should arrive if the socket takes it at once.
-    fn write_once(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
+    fn write_once(&mut self, reason: &CloseReason) {
         let vain = matches!(
             reason,
             CloseReason::SlowConsumer { .. } | CloseReason::BudgetExceeded { .. } | CloseReason::Io(_)
         );
-        if !self.out.is_empty() && !vain {
-            let _ = self.out.poll_write(&mut self.stream, cx);
+        let is_halfway = matches!(self.end.connection.outbox().writing, Writing::Pusher { .. });
+        if !self.out.is_empty() && !vain && !is_halfway {
+            let _ = self.out.write(&self.stream);
         }
     }
 
     /// Reads once, cuts every complete frame, hands them in.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
-        // The buffer is made only when something is there to read.
-        ready!(self.stream.poll_read_ready(cx))?;
-        self.reserve();
-        let spare = self.input.capacity() - self.input.len();
-        let bytes = ready!(pin!(self.stream.read_buf(&mut self.input)).poll(cx))?;
+        let (bytes, spare) = loop {
+            // The buffer is made only when something is there to read.
+            ready!(self.stream.poll_read_ready(cx))?;
+            self.reserve();
+            let spare = self.input.capacity() - self.input.len();
+            match self.stream.try_read_buf(&mut self.input) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => break (read?, spare),
+            }
+        };
         if bytes == 0 {
             return Poll::Ready(Err(CloseReason::PeerClosed));
         }

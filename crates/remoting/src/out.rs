@@ -2,11 +2,9 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
 
 /// Bytes up to this length are copied next to their neighbours: cheaper than one more slice in the system call.
 const COPY_BYTES_MAX: usize = 4096;
@@ -80,28 +78,32 @@ impl Out {
     }
 
     /// Offers everything to `stream` once, and returns how many bytes it took.
-    pub(crate) fn poll_write<W: AsyncWrite + Unpin>(
-        &mut self,
-        stream: &mut W,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        let stream = Pin::new(stream);
-        let written = if self.sealed.is_empty() {
-            stream.poll_write(cx, &self.tail)
-        } else {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let pieces = self.sealed.iter().map(Bytes::as_ref).chain([self.tail.as_ref()]);
-            let mut count = 0;
-            for (slice, piece) in slices.iter_mut().zip(pieces) {
-                *slice = IoSlice::new(piece);
-                count += 1;
-            }
-            stream.poll_write_vectored(cx, &slices[..count])
-        };
-        written.map_ok(|bytes| {
-            self.advance(bytes);
-            bytes
+    pub(crate) fn write(&mut self, stream: &TcpStream) -> io::Result<usize> {
+        self.write_by(|slices| match slices {
+            [one] => stream.try_write(one),
+            _ => stream.try_write_vectored(slices),
         })
+    }
+
+    fn write_by(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let pieces = self.sealed.iter().map(Bytes::as_ref).chain([self.tail.as_ref()]);
+        let mut count = 0;
+        for (slice, piece) in slices.iter_mut().zip(pieces) {
+            *slice = IoSlice::new(piece);
+            count += 1;
+        }
+        let bytes = write(&slices[..count])?;
+        self.advance(bytes);
+        Ok(bytes)
+    }
+
+    /// Appends what `other` has to write.
+    pub(crate) fn append(&mut self, mut other: Out) {
+        for piece in other.sealed.drain(..) {
+            self.push_bytes(piece);
+        }
+        self.tail.extend_from_slice(&other.tail);
     }
 
     fn advance(&mut self, mut bytes: usize) {
@@ -143,12 +145,22 @@ mod tests {
         out.push_bytes(Bytes::from_static(b"de"));
         out.buffer().extend_from_slice(b"f");
         assert_eq!(out.len(), COPY_BYTES_MAX + 6);
+        let mut more = Out::new();
+        more.push_bytes(Bytes::from(vec![b'g'; COPY_BYTES_MAX + 1]));
+        more.buffer().extend_from_slice(b"h");
+        out.append(more);
         let mut written = Vec::new();
         while !out.is_empty() {
-            let mut cx = Context::from_waker(std::task::Waker::noop());
-            assert!(out.poll_write(&mut written, &mut cx).is_ready());
+            // No more than three bytes of the first slice: whatever a socket takes, the rest follows.
+            let take = |slices: &[IoSlice<'_>]| {
+                let some = &slices[0][..slices[0].len().min(3)];
+                written.extend_from_slice(some);
+                Ok(some.len())
+            };
+            out.write_by(take).unwrap();
         }
-        let expected = [&b"ab"[..], &[b'c'; COPY_BYTES_MAX + 1], b"def"].concat();
+        let expected =
+            [&b"ab"[..], &[b'c'; COPY_BYTES_MAX + 1], b"def", &[b'g'; COPY_BYTES_MAX + 1], b"h"].concat();
         assert_eq!(written, expected);
     }
 

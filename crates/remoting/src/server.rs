@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{Shutdown, SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cometmq_protocol::{ConnectionId, FrameLimits, Peer};
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -218,8 +217,9 @@ fn is_peers(error: &io::Error) -> bool {
 fn admit(stream: TcpStream, registry: &Arc<Registry>, handler: &Arc<dyn Handler>) {
     // Fails when the peer is gone already.
     let (outbox, budget) = (registry.options.outbox_bytes_max, registry.budget.clone());
-    let Ok(connection) = Connection::new(&stream, outbox, budget) else { return };
     let _ = stream.set_nodelay(true);
+    let stream = Arc::new(stream);
+    let Ok(connection) = Connection::new(&stream, outbox, budget) else { return };
     let entry = match registry.enter(&connection) {
         Ok(entry) => entry,
         Err(reason) => return registry.log.report(connection.peer(), &reason),
@@ -237,12 +237,18 @@ fn admit(stream: TcpStream, registry: &Arc<Registry>, handler: &Arc<dyn Handler>
 }
 
 /// Closes so that the peer can still read what was written: a socket closed with unread input resets instead.
-async fn linger(mut stream: TcpStream) {
+async fn linger(stream: Arc<TcpStream>) {
     let discard = async {
-        stream.shutdown().await?;
+        SockRef::from(&*stream).shutdown(Shutdown::Write)?;
         let mut scrap = [0; 1024];
-        while stream.read(&mut scrap).await? > 0 {}
-        io::Result::Ok(())
+        loop {
+            stream.readable().await?;
+            match stream.try_read(&mut scrap) {
+                Ok(0) => return io::Result::Ok(()),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
     };
     let _ = timeout(LINGER, discard).await;
 }

@@ -407,6 +407,54 @@ async fn frames_pushed_by_other_threads_arrive_all() {
     server.stop().await;
 }
 
+/// Frames of three threads of which two write to the socket themselves, and replies of the task.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_writes_to_the_socket_frames_stay_whole_and_in_order() {
+    const EACH: i32 = 1500;
+    let body = |opaque: i32| vec![opaque as u8; opaque as usize * 37 % 30_000];
+    let server = serve(ServerOptions::default());
+    let (mut reader, mut writer) = TcpStream::connect(server.address).await.unwrap().into_split();
+    until(|| !server.handler.connections.lock().unwrap().is_empty()).await;
+    let connection = server.handler.connections.lock().unwrap()[0].clone();
+    let threads: Vec<_> = (0..3)
+        .map(|source| {
+            let connection = connection.clone();
+            std::thread::spawn(move || {
+                for opaque in (0..EACH).map(|number| number * 4 + source) {
+                    while connection.queued_bytes() > 1 << 20 {
+                        std::thread::sleep(Duration::from_micros(50));
+                    }
+                    let frame = response(opaque, &body(opaque));
+                    if source == 0 { connection.push(frame) } else { connection.push_now(frame) }
+                }
+            })
+        })
+        .collect();
+    let asking = tokio::spawn(async move {
+        for opaque in (0..EACH).map(|number| number * 4 + 3) {
+            writer.write_all(&request(ECHO, opaque, &body(opaque))).await.unwrap();
+        }
+        writer
+    });
+    let (mut input, mut next) = (BytesMut::new(), [0, 1, 2, 3]);
+    while next.iter().any(|opaque| *opaque < EACH * 4) {
+        let Some(frame) = frame::cut(&mut input, FrameLimits::default()).unwrap() else {
+            assert_ne!(within(reader.read_buf(&mut input)).await.unwrap(), 0);
+            continue;
+        };
+        let opaque = Header::decode(&frame).unwrap().opaque;
+        let expected = &mut next[opaque as usize % 4];
+        assert_eq!(opaque, *expected, "frames of one source keep their order");
+        assert!(frame.body == body(opaque), "frame {opaque} of {} bytes is whole", frame.body.len());
+        *expected += 4;
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    // What was written is counted a moment after it can be read.
+    until(|| connection.queued_bytes() == 0).await;
+    drop(asking.await.unwrap());
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_request_fails_in_a_way_that_tells_what_to_do() {
     let server = serve(ServerOptions::default());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use cometmq_broker::query::QueryRules;
 use cometmq_broker::retention::RetentionRules;
-use cometmq_broker::{Broker, BrokerConfig, ColdPull, Effects, Turn};
+use cometmq_broker::{Broker, BrokerConfig, ColdPull, Delivery, Effects, Turn};
 use cometmq_protocol::{ConnectionId, Frame};
 use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions};
 use cometmq_store::index::format::Shape;
@@ -237,6 +237,16 @@ impl Shell {
         self.cold.add(effects.cold);
     }
 
+    /// Writes to the sockets itself: for threads that have no turn to end, and spare the connection's task a wake-up.
+    fn deliver(&self, deliveries: Vec<Delivery>) {
+        for delivery in deliveries {
+            let connection = self.connections.read().expect(POISONED).get(&delivery.connection).cloned();
+            if let Some(connection) = connection {
+                connection.push_now(delivery.frames);
+            }
+        }
+    }
+
     /// Group commit: one sync for everyone who waits, and the next one for those who came meanwhile.
     fn sync_loop(&self, interval: Duration) {
         while self.sync.wait(interval) {
@@ -282,6 +292,7 @@ impl Shell {
         while let Some(pull) = self.cold.next(clogged) {
             let mut effects = Effects::default();
             self.broker.read_cold(pull, &mut effects);
+            self.deliver(std::mem::take(&mut effects.deliveries));
             self.apply(effects);
         }
     }
