@@ -308,7 +308,7 @@ impl Broker {
         turn: &mut Turn<'_>,
         header: &Header<'_>,
         serialize_type: SerializeType,
-        result: Result<Accepted, Reply>,
+        result: Result<Accepted<'_>, Reply>,
     ) -> Option<Reply> {
         match result {
             Ok(accepted) => {

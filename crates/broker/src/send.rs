@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use cometmq_protocol::body::topic::permission;
-use cometmq_protocol::headers::send::{REGION, SendMessageHeader, SendMessageReply};
+use cometmq_protocol::headers::send::{REGION, SendMessageHeader, SendMessageReply, Stored};
 use cometmq_protocol::message::properties::{self, key};
 use cometmq_protocol::message::record::{self, PROPERTIES_BYTES_MAX};
 use cometmq_protocol::message::{Record, batch, ids, sys_flag, tags};
 use cometmq_protocol::names::{PROTECTED_TOPICS, RETRY_PREFIX, TopicName};
-use cometmq_protocol::{LogOffset, Millis, Peer, QueueId, QueueOffset, Reply, ResponseCode, SerializeType};
+use cometmq_protocol::{LogOffset, Millis, Peer, QueueId, Reply, ResponseCode, SerializeType};
 use cometmq_store::{AppendError, Appended};
 use smallvec::SmallVec;
 
@@ -19,24 +19,37 @@ use crate::broker::Broker;
 use crate::effects::Effects;
 use crate::topic::Topic;
 
-/// Where a message was appended, and what its sender is told once the log is stored up to `end`.
+/// Where messages were appended, and what their sender is told once the log is stored up to `end`.
 #[derive(Debug)]
-pub(crate) struct Accepted {
-    msg_id: String,
-    unique_key: String,
+pub(crate) struct Accepted<'a> {
+    host: SocketAddr,
+    placed: SmallVec<[Appended; 1]>,
+    unique_key: Cow<'a, str>,
     queue_id: QueueId,
-    queue_offset: QueueOffset,
     pub end: LogOffset,
 }
 
-impl Accepted {
+impl Accepted<'_> {
     /// Appends the reply to the request `opaque`.
-    pub fn encode(self, opaque: i32, serialize_type: SerializeType, out: &mut BytesMut) {
+    pub fn encode(&self, opaque: i32, serialize_type: SerializeType, out: &mut BytesMut) {
+        let first = &self.placed[0];
+        if self.placed.len() == 1 {
+            let stored = Stored {
+                host: self.host,
+                log_offset: first.log_offset,
+                queue_id: self.queue_id,
+                queue_offset: first.queue_offset,
+                unique_key: &self.unique_key,
+            };
+            return stored.encode(opaque, serialize_type, out);
+        }
+        let msg_ids: Vec<String> =
+            self.placed.iter().map(|placed| ids::offset_id(self.host, placed.log_offset)).collect();
         let fields = SendMessageReply {
-            msg_id: self.msg_id.into(),
+            msg_id: msg_ids.join(",").into(),
             queue_id: self.queue_id.0,
-            queue_offset: self.queue_offset.0,
-            transaction_id: Some(self.unique_key.into()),
+            queue_offset: first.queue_offset.0,
+            transaction_id: Some((&*self.unique_key).into()),
             borrows: std::marker::PhantomData,
         };
         fields.encode_accepted(opaque, serialize_type, out);
@@ -94,15 +107,15 @@ impl<'a> Seen<'a> {
 
 impl Broker {
     /// Codes 10, 310 and 320.
-    pub(crate) fn send(
+    pub(crate) fn send<'h>(
         &self,
         now: Millis,
         peer: &Peer,
-        header: &SendMessageHeader<'_>,
+        header: &'h SendMessageHeader<'_>,
         body: &Bytes,
         is_batch: bool,
         effects: &mut Effects,
-    ) -> Result<Accepted, Reply> {
+    ) -> Result<Accepted<'h>, Reply> {
         let topic = self.admit(now, peer, header, body, effects)?;
         let queue_id = self.choose_queue(peer, header, &topic)?;
         let text = header.properties.as_deref().unwrap_or("");
@@ -117,7 +130,7 @@ impl Broker {
         };
         let added = self.added_properties(text, seen.unique_key.is_none().then_some(&*unique_key));
         let record = self.record(peer, header, &topic, queue_id, body, [text.as_bytes(), added.as_bytes()]);
-        self.append(now, &topic, &[record], &[tags::tags_code(seen.tags)], unique_key.into_owned())
+        self.append(now, &topic, &[record], &[tags::tags_code(seen.tags)], unique_key)
     }
 
     /// Whether the message may be stored under its topic at all; makes the topic if that is the rule.
@@ -181,15 +194,15 @@ impl Broker {
         Ok(QueueId(spread.rem_euclid(i64::from(config.write_queue_nums.max(1))) as i32))
     }
 
-    fn store_batch(
+    fn store_batch<'h>(
         &self,
         now: Millis,
         peer: &Peer,
-        header: &SendMessageHeader<'_>,
+        header: &'h SendMessageHeader<'_>,
         body: &Bytes,
         topic: &Topic,
         queue_id: QueueId,
-    ) -> Result<Accepted, Reply> {
+    ) -> Result<Accepted<'h>, Reply> {
         if topic.name.as_str().starts_with(RETRY_PREFIX) {
             return Err(refuse(ResponseCode::MessageIllegal, "batch request does not support retry group"));
         }
@@ -199,8 +212,8 @@ impl Broker {
         let batch_text = header.properties.as_deref().unwrap_or("");
         let batch_seen = Seen::of(batch_text);
         let unique_key = match batch_seen.unique_key {
-            Some(key) => key.to_owned(),
-            None => self.next_unique_key(now),
+            Some(key) => Cow::Borrowed(key),
+            None => Cow::Owned(self.next_unique_key(now)),
         };
         let mut texts = Vec::with_capacity(messages.len());
         let mut tags_codes = Vec::with_capacity(messages.len());
@@ -269,14 +282,14 @@ impl Broker {
         }
     }
 
-    fn append(
+    fn append<'h>(
         &self,
         now: Millis,
         topic: &Topic,
         records: &[Record<'_>],
         tags_codes: &[i64],
-        unique_key: String,
-    ) -> Result<Accepted, Reply> {
+        unique_key: Cow<'h, str>,
+    ) -> Result<Accepted<'h>, Reply> {
         if let Some(longest) = records.iter().map(Record::properties_len).max()
             && longest > PROPERTIES_BYTES_MAX
         {
@@ -292,15 +305,8 @@ impl Broker {
         })?;
         let mut placed = SmallVec::<[Appended; 1]>::new();
         self.store.append(&queue, records, tags_codes, now, &mut placed).map_err(append_refused)?;
-        let mut msg_id = String::with_capacity(33 * placed.len());
-        for appended in &placed {
-            if !msg_id.is_empty() {
-                msg_id.push(',');
-            }
-            ids::push_offset_id(&mut msg_id, records[0].store_host, appended.log_offset);
-        }
-        let (first, last) = (&placed[0], &placed[placed.len() - 1]);
-        Ok(Accepted { msg_id, unique_key, queue_id, queue_offset: first.queue_offset, end: last.end })
+        let (host, end) = (records[0].store_host, placed[placed.len() - 1].end);
+        Ok(Accepted { host, placed, unique_key, queue_id, end })
     }
 
     fn illegal_message(&self, body: usize, properties: usize) -> Reply {

@@ -1,11 +1,15 @@
 //! Sending: codes 10, 310 and 320.
 
+use std::net::{SocketAddr, SocketAddrV4};
+
 use bytes::BytesMut;
 
 use super::header_fields;
 use crate::frame::SerializeType;
 use crate::header::{self, Header};
+use crate::message::ids;
 use crate::response::ResponseCode;
+use crate::units::{LogOffset, QueueId, QueueOffset};
 
 header_fields! {
     /// A message to store; its body is the frame's body. Codes 310 and 320 spell the names with one letter each,
@@ -58,41 +62,69 @@ header_fields! {
 pub const REGION: [(&str, &str); 2] = [("MSG_REGION", "DefaultRegion"), ("TRACE_ON", "true")];
 
 impl SendMessageReply<'_> {
-    /// Appends the whole frame of the answer to an accepted send: by far the most frequent reply, so the usual JSON is put
-    /// together from few pieces.
+    /// Appends the whole frame of the answer to an accepted send.
     pub fn encode_accepted(&self, opaque: i32, serialize_type: SerializeType, out: &mut BytesMut) {
-        if serialize_type == SerializeType::Json && header::is_plain(&self.msg_id) {
-            let transaction_id = self.transaction_id.as_deref();
-            if transaction_id.is_none_or(header::is_plain) {
-                return self.encode_json(transaction_id, opaque, out);
-            }
-        }
         let header = Header::response(ResponseCode::Success.code(), opaque, None, None);
         header.encode_typed(self, &REGION, serialize_type, 0, out);
     }
+}
 
-    fn encode_json(&self, transaction_id: Option<&str>, opaque: i32, out: &mut BytesMut) {
+/// One message that was stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored<'a> {
+    /// The broker, as its record says.
+    pub host: SocketAddr,
+    /// Position in the log.
+    pub log_offset: LogOffset,
+    /// Queue that took it.
+    pub queue_id: QueueId,
+    /// Position in that queue.
+    pub queue_offset: QueueOffset,
+    /// The client's own message id.
+    pub unique_key: &'a str,
+}
+
+impl Stored<'_> {
+    /// Appends the whole frame of the answer to its send: by far the most frequent reply, so the usual JSON is put together
+    /// from few pieces.
+    pub fn encode(&self, opaque: i32, serialize_type: SerializeType, out: &mut BytesMut) {
+        match self.host {
+            SocketAddr::V4(host)
+                if serialize_type == SerializeType::Json && header::is_plain(self.unique_key) =>
+            {
+                self.encode_json(host, opaque, out);
+            }
+            host => SendMessageReply {
+                msg_id: ids::offset_id(host, self.log_offset).into(),
+                queue_id: self.queue_id.0,
+                queue_offset: self.queue_offset.0,
+                transaction_id: Some(self.unique_key.into()),
+                borrows: std::marker::PhantomData,
+            }
+            .encode_accepted(opaque, serialize_type, out),
+        }
+    }
+
+    fn encode_json(&self, host: SocketAddrV4, opaque: i32, out: &mut BytesMut) {
+        // More than all pieces have together.
+        out.reserve(512);
         let start = crate::frame::begin(out);
-        let (mut queue_id, mut queue_offset) = (itoa::Buffer::new(), itoa::Buffer::new());
-        let (mut number, mut version) = (itoa::Buffer::new(), itoa::Buffer::new());
-        let (before_id, id) = transaction_id.map_or(("", ""), |id| ("\",\"transactionId\":\"", id));
-        let pieces = [
-            "{\"code\":0,\"extFields\":{\"msgId\":\"",
-            &self.msg_id,
-            "\",\"queueId\":\"",
-            queue_id.format(self.queue_id),
-            "\",\"queueOffset\":\"",
-            queue_offset.format(self.queue_offset),
-            before_id,
-            id,
-            "\",\"MSG_REGION\":\"DefaultRegion\",\"TRACE_ON\":\"true\"},\"flag\":1,\"language\":\"JAVA\",\"opaque\":",
-            number.format(opaque),
-            ",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":",
-            version.format(crate::VERSION),
-            "}",
-        ];
-        out.reserve(pieces.iter().map(|piece| piece.len()).sum());
-        pieces.iter().for_each(|piece| out.extend_from_slice(piece.as_bytes()));
+        let mut number = itoa::Buffer::new();
+        out.extend_from_slice(b"{\"code\":0,\"extFields\":{\"msgId\":\"");
+        out.extend_from_slice(ids::offset_id_v4(host, self.log_offset).as_flattened());
+        out.extend_from_slice(b"\",\"queueId\":\"");
+        out.extend_from_slice(number.format(self.queue_id.0).as_bytes());
+        out.extend_from_slice(b"\",\"queueOffset\":\"");
+        out.extend_from_slice(number.format(self.queue_offset.0).as_bytes());
+        out.extend_from_slice(b"\",\"transactionId\":\"");
+        out.extend_from_slice(self.unique_key.as_bytes());
+        out.extend_from_slice(
+            b"\",\"MSG_REGION\":\"DefaultRegion\",\"TRACE_ON\":\"true\"},\"flag\":1,\"language\":\"JAVA\",\"opaque\":",
+        );
+        out.extend_from_slice(number.format(opaque).as_bytes());
+        out.extend_from_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
+        out.extend_from_slice(number.format(crate::VERSION).as_bytes());
+        out.extend_from_slice(b"}");
         crate::frame::finish(out, start, SerializeType::Json, 0);
     }
 }
@@ -105,18 +137,28 @@ mod tests {
     proptest! {
         #[test]
         fn the_short_way_writes_what_the_long_way_writes(
-            msg_id in "[0-9A-F]{32}|.{0,6}", queue_id in any::<i32>(), queue_offset in any::<i64>(), opaque in any::<i32>(),
-            id in proptest::option::of("[0-9A-F]{32}|.{0,70}"), compact in any::<bool>(),
+            v6 in any::<bool>(), log_offset in any::<i64>(), queue_id in any::<i32>(), queue_offset in any::<i64>(),
+            opaque in any::<i32>(), unique_key in "[0-9A-F]{32}|.{0,70}", compact in any::<bool>(),
         ) {
             let serialize_type = if compact { SerializeType::Compact } else { SerializeType::Json };
+            let host = if v6 { "[2001:db8::7]:10911" } else { "127.0.0.1:10911" }.parse().unwrap();
+            let stored = Stored {
+                host,
+                log_offset: LogOffset(log_offset),
+                queue_id: QueueId(queue_id),
+                queue_offset: QueueOffset(queue_offset),
+                unique_key: &unique_key,
+            };
             let reply = SendMessageReply {
-                msg_id: msg_id.into(), queue_id, queue_offset, transaction_id: id.map(Into::into),
+                msg_id: ids::offset_id(host, LogOffset(log_offset)).into(),
+                queue_id,
+                queue_offset,
+                transaction_id: Some((&*unique_key).into()),
                 borrows: std::marker::PhantomData,
             };
             let (mut short, mut long) = (BytesMut::new(), BytesMut::new());
-            reply.encode_accepted(opaque, serialize_type, &mut short);
-            let header = Header::response(ResponseCode::Success.code(), opaque, None, None);
-            header.encode_typed(&reply, &REGION, serialize_type, 0, &mut long);
+            stored.encode(opaque, serialize_type, &mut short);
+            reply.encode_accepted(opaque, serialize_type, &mut long);
             prop_assert_eq!(short, long);
         }
     }

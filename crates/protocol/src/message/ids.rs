@@ -1,31 +1,19 @@
 //! Message ids: the broker's (where a message lies) and the client's (which message it is).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
 use crate::units::LogOffset;
 
 /// The offset message id: hex of store address, port (4 bytes) and log offset; 32 characters, 56 with IPv6.
 pub fn offset_id(host: SocketAddr, offset: LogOffset) -> String {
     let mut text = String::with_capacity(56);
-    push_offset_id(&mut text, host, offset);
-    text
-}
-
-/// Appends an offset message id to `text`.
-pub fn push_offset_id(text: &mut String, host: SocketAddr, offset: LogOffset) {
-    let (port, offset) = (u32::from(host.port()).to_be_bytes(), offset.0.to_be_bytes());
     match host.ip() {
-        IpAddr::V4(ip) => {
-            let [a, b, c, d] = ip.octets();
-            let [e, f, g, h] = port;
-            push_hex(text, &[a, b, c, d, e, f, g, h]);
-        }
-        IpAddr::V6(ip) => {
-            push_hex(text, &ip.octets());
-            push_hex(text, &port);
-        }
+        IpAddr::V4(ip) => push_hex(&mut text, &ip.octets()),
+        IpAddr::V6(ip) => push_hex(&mut text, &ip.octets()),
     }
-    push_hex(text, &offset);
+    push_hex(&mut text, &u32::from(host.port()).to_be_bytes());
+    push_hex(&mut text, &offset.0.to_be_bytes());
+    text
 }
 
 /// The place that an offset message id names.
@@ -73,12 +61,32 @@ impl UniqueIds {
 }
 
 fn push_hex(text: &mut String, bytes: &[u8]) {
+    bytes.iter().for_each(|byte| text.extend(hex_of(*byte).map(char::from)));
+}
+
+fn hex_of(byte: u8) -> [u8; 2] {
+    PAIRS[usize::from(byte)]
+}
+
+/// The two digits of each byte.
+const PAIRS: [[u8; 2]; 256] = {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let mut digits = [0; 32];
-    for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(bytes) {
-        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
     }
-    text.push_str(std::str::from_utf8(&digits[..2 * bytes.len()]).expect("digits are ASCII"));
+    pairs
+};
+
+/// The offset message id of a message of a broker with an IPv4 address.
+pub(crate) fn offset_id_v4(host: SocketAddrV4, offset: LogOffset) -> [[u8; 2]; 16] {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&host.ip().octets());
+    bytes[4..8].copy_from_slice(&u32::from(host.port()).to_be_bytes());
+    bytes[8..].copy_from_slice(&offset.0.to_be_bytes());
+    bytes.map(hex_of)
 }
 
 fn parse_hex(text: &str) -> Option<Vec<u8>> {
@@ -102,6 +110,8 @@ mod tests {
         // From a recorded reply of the Java broker.
         assert_eq!(id, "7F000001000051AF00000000000000F0");
         assert_eq!(parse_offset_id(&id), Some((host, LogOffset(240))));
+        let SocketAddr::V4(v4) = host else { unreachable!() };
+        assert_eq!(offset_id_v4(v4, LogOffset(240)).as_flattened(), id.as_bytes());
         let host: SocketAddr = "[2001:db8::7]:10911".parse().unwrap();
         assert_eq!(parse_offset_id(&offset_id(host, LogOffset(9))), Some((host, LogOffset(9))));
         for wrong in [

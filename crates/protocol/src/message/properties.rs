@@ -77,9 +77,52 @@ fn split(piece: &[u8]) -> Option<(&str, &str)> {
 
 /// As [`Properties::iter`], of a text that is known to be UTF-8: nothing needs to be looked at twice.
 pub fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    text.split(char::from(VALUE_END))
-        .filter_map(|piece| piece.split_once(char::from(NAME_END)))
-        .filter(|(name, value)| !name.is_empty() && !value.is_empty())
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let (mut at, mut name_end) = (start, None);
+        while start < text.len() {
+            at = separator(text.as_bytes(), at);
+            if text.as_bytes().get(at) == Some(&NAME_END) {
+                name_end = name_end.or(Some(at));
+                at += 1;
+                continue;
+            }
+            // The end of the text ends a property as well.
+            let from = std::mem::replace(&mut start, at + 1);
+            if let Some(name_end) = name_end.take()
+                && name_end > from
+                && at > name_end + 1
+            {
+                return Some((&text[from..name_end], &text[name_end + 1..at]));
+            }
+            at = start;
+        }
+        None
+    })
+}
+
+/// Where the first separator from `from` on is, or where the text ends. Names and values are short: calling a search
+/// function for each costs more than searching.
+#[inline]
+fn separator(text: &[u8], mut from: usize) -> usize {
+    const WORD: usize = 8;
+    const ONES: u64 = u64::MAX / 255;
+    while let Some(word) = text.get(from..).and_then(|rest| rest.first_chunk::<WORD>()) {
+        let word = u64::from_le_bytes(*word);
+        // The lowest bit set is the highest of the first byte below 3.
+        let found = word.wrapping_sub(ONES * 3) & !word & (ONES << 7);
+        if found == 0 {
+            from += WORD;
+            continue;
+        }
+        from += found.trailing_zeros() as usize / 8;
+        if text[from] != 0 {
+            return from;
+        }
+        from += 1;
+    }
+    let rest = text.get(from..).unwrap_or(&[]);
+    rest.iter().position(|byte| matches!(*byte, NAME_END | VALUE_END)).map_or(text.len(), |at| from + at)
 }
 
 /// Appends one property to a text. Names and values with separator characters inside cannot be told apart

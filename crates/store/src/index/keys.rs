@@ -36,7 +36,7 @@ impl KeyHasher {
         if flags & sys_flag::TRANSACTION_MASK != sys_flag::TRANSACTION_ROLLBACK {
             let Found { unique, keys } = find(properties);
             hashes.extend(unique.map(|key| self.key(key)));
-            hashes.extend(words(keys.unwrap_or("")).map(|key| self.key(key)));
+            hashes.extend(keys.into_iter().flat_map(words).map(|key| self.key(key)));
         }
         hashes
     }
