@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use cometmq_broker::{Broker, BrokerConfig, Effects, Turn};
+use cometmq_broker::{Broker, BrokerConfig, Effects, Memory, Turn};
 use cometmq_protocol::frame::{self, FrameLimits};
 use cometmq_protocol::{ConnectionId, Fields, Frame, Header, Millis, Peer, Request, SerializeType};
 use cometmq_store::{IndexOptions, RealDisk, StoreOptions};
@@ -53,26 +53,35 @@ fn main() {
             }
         }
     });
-    let mut out = BytesMut::new();
+    let (mut out, mut memory) = (BytesMut::new(), Memory::default());
     time("handle and write", &mut || {
         for turn in 0..turns {
-            run_turn(&broker, peer, &frames, Millis(1_700_000_000_000 + turn as i64 / 100), &mut out);
+            let now = Millis(1_700_000_000_000 + turn as i64 / 100);
+            memory = run_turn(&broker, peer, std::mem::take(&mut memory), &frames, now, &mut out);
         }
     });
 }
 
 /// On its own, so that tools can count what it costs.
 #[inline(never)]
-fn run_turn(broker: &Broker, peer: Peer, frames: &[Frame], now: Millis, out: &mut BytesMut) {
+fn run_turn(
+    broker: &Broker,
+    peer: Peer,
+    memory: Memory,
+    frames: &[Frame],
+    now: Millis,
+    out: &mut BytesMut,
+) -> Memory {
     let mut effects = Effects::default();
-    let mut turn = Turn::new(now, peer, out);
+    let mut turn = Turn::remembering(memory, now, peer, out);
     for frame in frames {
         broker.handle(&mut turn, frame, &mut effects).unwrap();
     }
-    broker.finish(turn, &mut effects);
+    let memory = broker.finish(turn, &mut effects);
     let first = frame::cut(&mut out.split(), FrameLimits::default()).unwrap().unwrap();
     assert_eq!(Header::decode(&first).unwrap().code, 0, "{:?}", Header::decode(&first));
     out.clear();
+    memory
 }
 
 fn time(stage: &str, rounds: usize, messages: usize, mut run: impl FnMut()) {
@@ -102,7 +111,7 @@ fn send_frame(number: usize, out: &mut BytesMut) {
         ("d", "4"),
         ("e", &(number % 4).to_string()),
         ("f", "0"),
-        ("g", "1700000000000"),
+        ("g", &(1_700_000_000_000 + number / 8).to_string()),
         ("h", "0"),
         ("i", &format!("UNIQ_KEY\u{1}{id}\u{2}WAIT\u{1}true\u{2}TAGS\u{1}TagA\u{2}")),
         ("j", "0"),

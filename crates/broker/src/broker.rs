@@ -9,8 +9,8 @@ use cometmq_protocol::body::registration::RegisterBrokerBody;
 use cometmq_protocol::frame::{self, FrameLimits};
 use cometmq_protocol::message::ids::UniqueIds;
 use cometmq_protocol::{
-    ConnectionId, Frame, Header, HeaderError, LogOffset, Millis, Peer, Reply, Request, RequestError,
-    ResponseCode, SerializeType,
+    ConnectionId, Frame, Header, HeaderError, LogOffset, Millis, Peer, Previous, Reply, Request,
+    RequestError, ResponseCode, SerializeType,
 };
 use cometmq_store::config_file::ConfigFileError;
 use cometmq_store::planted::{Bug, planted};
@@ -29,6 +29,9 @@ use crate::topic::{TopicRules, Topics};
 
 /// Bytes of replies that may wait for the disk before sends are refused as busy.
 const PARKED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A buffer of held replies beyond this is not kept for the next turn.
+const HELD_KEPT_BYTES_MAX: usize = 64 * 1024;
 
 /// What becomes of a message that a full disk did not take.
 const FULL_DISK: &str = "; make room: the broker goes on by itself, and stores the message then";
@@ -141,12 +144,21 @@ struct Batch {
     frames: Bytes,
 }
 
+/// What a turn leaves to the next one, whoever's that is, so that it has less to do.
+#[derive(Debug, Default)]
+pub struct Memory {
+    previous: Previous,
+    /// The empty buffer of held replies.
+    held: BytesMut,
+}
+
 /// Frames of one read of one connection, handled together.
 #[derive(Debug)]
 pub struct Turn<'a> {
     now: Millis,
     peer: Peer,
     out: &'a mut BytesMut,
+    memory: Memory,
     /// Replies that may leave once the store has reached `held_until`.
     held: BytesMut,
     held_until: LogOffset,
@@ -156,7 +168,13 @@ pub struct Turn<'a> {
 impl<'a> Turn<'a> {
     /// Begins with frames of `peer`; replies that are ready go to `out`.
     pub fn new(now: Millis, peer: Peer, out: &'a mut BytesMut) -> Turn<'a> {
-        Turn { now, peer, out, held: BytesMut::new(), held_until: LogOffset(0), appended: false }
+        Turn::remembering(Memory::default(), now, peer, out)
+    }
+
+    /// As [`Turn::new`], with what [`Broker::finish`] gave back of an earlier turn.
+    pub fn remembering(mut memory: Memory, now: Millis, peer: Peer, out: &'a mut BytesMut) -> Turn<'a> {
+        let held = std::mem::take(&mut memory.held);
+        Turn { now, peer, out, memory, held, held_until: LogOffset(0), appended: false }
     }
 
     /// Bytes of replies so far. Callers end a turn early when they are many.
@@ -227,15 +245,51 @@ impl Broker {
         frame: &Frame,
         effects: &mut Effects,
     ) -> Result<(), HeaderError> {
+        // What it keeps is served from there, while the turn goes on.
+        let mut previous = std::mem::take(&mut turn.memory.previous);
+        let result = match previous.read(frame) {
+            Some((header, request)) => {
+                self.answer(turn, header, frame, Ok(request), effects);
+                Ok(())
+            }
+            None => self.handle_unlike(turn, frame, &mut previous, effects),
+        };
+        turn.memory.previous = previous;
+        result
+    }
+
+    /// A frame that is not like one before.
+    fn handle_unlike(
+        &self,
+        turn: &mut Turn<'_>,
+        frame: &Frame,
+        previous: &mut Previous,
+        effects: &mut Effects,
+    ) -> Result<(), HeaderError> {
         let mut header = Header::decode(frame)?;
         if header.is_response() {
             // Answers to our one-way notifications; some clients send them all the same.
             return Ok(());
         }
         let mut fields = header.fields.take().unwrap_or_default();
-        let oneway = header.is_oneway();
-        let reply = match Request::decode(header.code, &mut fields) {
-            Ok(request) => self.serve(turn, &header, frame, request, effects),
+        let request = Request::decode(header.code, &mut fields);
+        if let Ok(request) = &request {
+            previous.keep(frame, &header, request);
+        }
+        self.answer(turn, &header, frame, request.as_ref(), effects);
+        Ok(())
+    }
+
+    fn answer(
+        &self,
+        turn: &mut Turn<'_>,
+        header: &Header<'_>,
+        frame: &Frame,
+        request: Result<&Request<'_>, &RequestError>,
+        effects: &mut Effects,
+    ) {
+        let reply = match request {
+            Ok(request) => self.serve(turn, header, frame, request, effects),
             Err(error @ RequestError::NotSupported { .. }) => {
                 Some(Reply::refuse(ResponseCode::RequestCodeNotSupported, error.to_string()))
             }
@@ -243,10 +297,9 @@ impl Broker {
                 Some(Reply::refuse(ResponseCode::SystemError, error.to_string()))
             }
         };
-        if let Some(reply) = reply.filter(|_| !oneway) {
+        if let Some(reply) = reply.filter(|_| !header.is_oneway()) {
             reply.encode(header.opaque, frame.serialize_type, turn.out);
         }
-        Ok(())
     }
 
     /// The room for each request. `None` where the room sees to the reply itself.
@@ -255,11 +308,11 @@ impl Broker {
         turn: &mut Turn<'_>,
         header: &Header<'_>,
         frame: &Frame,
-        request: Request<'_>,
+        request: &Request<'_>,
         effects: &mut Effects,
     ) -> Option<Reply> {
         let (now, peer) = (turn.now, turn.peer);
-        Some(match &request {
+        Some(match request {
             Request::SendMessage(send) | Request::SendMessageV2(send) => {
                 let result = self.send(now, &peer, send, &frame.body, false, effects);
                 return self.hold(turn, header, frame.serialize_type, result);
@@ -326,21 +379,28 @@ impl Broker {
     }
 
     /// Ends a turn: what was appended is written, and replies leave as soon as the store has what they promise.
-    pub fn finish(&self, turn: Turn<'_>, effects: &mut Effects) {
+    pub fn finish(&self, mut turn: Turn<'_>, effects: &mut Effects) -> Memory {
+        let mut memory = std::mem::take(&mut turn.memory);
         if !turn.appended {
-            return;
+            memory.held = turn.held;
+            return memory;
         }
         let mut woken = Vec::new();
         self.store.write(&mut woken);
         if !turn.held.is_empty() {
             if self.store.confirmed() >= turn.held_until {
                 turn.out.extend_from_slice(&turn.held);
+                if turn.held.capacity() <= HELD_KEPT_BYTES_MAX {
+                    turn.held.clear();
+                    memory.held = turn.held;
+                }
             } else {
                 self.park(turn, effects);
             }
         }
         self.release(effects);
         self.wake_all(&woken, effects);
+        memory
     }
 
     fn park(&self, turn: Turn<'_>, effects: &mut Effects) {

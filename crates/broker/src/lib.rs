@@ -19,6 +19,6 @@ pub mod retention;
 pub mod send;
 pub mod topic;
 
-pub use broker::{Broker, BrokerConfig, OpenError, Turn};
+pub use broker::{Broker, BrokerConfig, Memory, OpenError, Turn};
 pub use effects::{Delivery, Effects};
 pub use pull::ColdPull;

@@ -2,7 +2,7 @@
 //!
 //! Suggested reading order: [`frame`] cuts a byte stream into frames, [`header`] reads a frame's header in
 //! either of its two encodings, [`request`] is the table of every request code, [`headers`] are the typed
-//! header fields of the codes that are served, [`body`] the JSON bodies, [`message`] the stored record that
+//! header fields of the codes that are served, [`previous`] reads a request by its likeness to the one before, [`body`] the JSON bodies, [`message`] the stored record that
 //! the commit log and every pull reply share.
 //!
 //! Never here: sockets, files, clocks, randomness, or what a request *means*.
@@ -14,6 +14,7 @@ pub mod header;
 pub mod headers;
 pub mod message;
 pub mod names;
+pub mod previous;
 pub mod reply;
 pub mod request;
 pub mod response;
@@ -22,6 +23,7 @@ pub mod units;
 pub use body::{DataVersion, TopicConfig};
 pub use frame::{Frame, FrameError, FrameLimits, SerializeType};
 pub use header::{Fields, Header, HeaderError, Language};
+pub use previous::Previous;
 pub use reply::{ConnectionId, Peer, Reply};
 pub use request::{Request, RequestCode, RequestError};
 pub use response::ResponseCode;

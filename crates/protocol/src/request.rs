@@ -7,6 +7,8 @@
 //!
 //! To serve one more code: move its row up, write its header in [`headers`](crate::headers), give it a room.
 
+use std::borrow::Cow;
+
 use crate::header::Fields;
 use crate::headers::client::*;
 use crate::headers::namesrv::*;
@@ -15,7 +17,7 @@ use crate::headers::pull::*;
 use crate::headers::query::*;
 use crate::headers::send::*;
 use crate::headers::topic::*;
-use crate::headers::{FieldError, HeaderFields, NoFields};
+use crate::headers::{FieldError, HeaderFields, KeptHeader, NoFields};
 
 /// Why a frame that was cut and whose header was read is still no request that can be served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -123,6 +125,47 @@ macro_rules! request_table {
             }
         }
     };
+}
+
+/// What [`Previous`](crate::Previous) keeps: kinds of requests that come in great numbers.
+impl Request<'_> {
+    /// Where the request has the field of this name.
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
+        match self {
+            Request::SendMessageV2(_) => SendMessageHeader::position(name),
+            Request::PullMessage(_) => PullMessageHeader::position(name),
+            _ => None,
+        }
+    }
+
+    /// The same without borrowing, if it is of such a kind.
+    pub(crate) fn keep(&self) -> Option<Request<'static>> {
+        match self {
+            Request::SendMessageV2(send) => Some(Request::SendMessageV2(send.keep())),
+            Request::PullMessage(pull) => Some(Request::PullMessage(pull.keep())),
+            _ => None,
+        }
+    }
+}
+
+impl Request<'static> {
+    /// Replaces the value of a field of one that was kept. False when the decoder has to look at it.
+    pub(crate) fn replace(&mut self, position: usize, text: Cow<'_, str>) -> bool {
+        match self {
+            Request::SendMessageV2(send) => SendMessageHeader::replace(send, position, text),
+            Request::PullMessage(pull) => PullMessageHeader::replace(pull, position, text),
+            _ => false,
+        }
+    }
+
+    /// The same for a part of a text, from `at` on, by one of the same length.
+    pub(crate) fn overwrite(&mut self, position: usize, at: usize, part: &[u8]) -> bool {
+        match self {
+            Request::SendMessageV2(send) => SendMessageHeader::overwrite(send, position, at, part),
+            Request::PullMessage(pull) => PullMessageHeader::overwrite(pull, position, at, part),
+            _ => false,
+        }
+    }
 }
 
 request_table! {

@@ -10,6 +10,7 @@ mod plain;
 use std::borrow::Cow;
 
 pub(crate) use json::is_plain;
+pub(crate) use plain::{Part, Run, is_printable, number, parts, runs, string};
 
 use bytes::BytesMut;
 

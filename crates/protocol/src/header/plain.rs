@@ -5,13 +5,14 @@
 //! Whatever is read here, the parser reads the same: a test compares them on every recorded header and on random ones.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::{Fields, Header, Language};
 
 /// Reads a header in the usual form.
 pub(super) fn decode(text: &str) -> Option<Header<'_>> {
     // Control characters may not stand in JSON strings: let the parser say so.
-    if text.bytes().fold(false, |found, byte| found | (byte < 0x20)) {
+    if has_control(text.as_bytes()) {
         return None;
     }
     let mut scan = Scan { text, at: 0 };
@@ -47,6 +48,112 @@ pub(super) fn decode(text: &str) -> Option<Header<'_>> {
     (scan.at == text.len()).then_some(header)
 }
 
+fn has_control(bytes: &[u8]) -> bool {
+    bytes.iter().fold(false, |found, byte| found | (*byte < 0x20))
+}
+
+/// A value in a header that may be another in the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part<'a> {
+    /// The number of the frame.
+    Opaque,
+    /// The value of the field of this name.
+    Field(&'a str),
+}
+
+/// Where such values stand in a header in the usual form, without their quotes.
+pub(crate) fn parts(bytes: &[u8]) -> Option<Vec<(Part<'_>, Range<usize>)>> {
+    let mut scan = Scan { text: std::str::from_utf8(bytes).ok()?, at: 0 };
+    let mut parts = Vec::with_capacity(16);
+    let (mut has_opaque, mut has_fields) = (false, false);
+    scan.expect(b'{')?;
+    loop {
+        let key = scan.plain_string()?;
+        scan.expect(b':')?;
+        let start = scan.at;
+        match key {
+            "opaque" if !has_opaque => {
+                scan.number()?;
+                parts.push((Part::Opaque, start..scan.at));
+                has_opaque = true;
+            }
+            "extFields" if !has_fields => {
+                scan.each_field(|name, place, _| parts.push((Part::Field(name), place)))?;
+                has_fields = true;
+            }
+            "code" | "flag" | "version" => drop(scan.number()?),
+            "language" | "serializeTypeCurrentRPC" => drop(scan.plain_string()?),
+            _ => return None,
+        }
+        if scan.expect(b',').is_none() {
+            return Some(parts);
+        }
+    }
+}
+
+/// The string of which the bytes behind the opening quote are the first, and the length of its text.
+pub(crate) fn string(bytes: &[u8]) -> Option<(Cow<'_, str>, usize)> {
+    let end = special(bytes, 0)?;
+    let (text, length) = match bytes[end] {
+        b'"' => (Cow::Borrowed(std::str::from_utf8(&bytes[..end]).ok()?), end),
+        _ => escaped(bytes).map(|(text, length)| (Cow::Owned(text), length))?,
+    };
+    (!has_control(&bytes[..length])).then_some((text, length))
+}
+
+/// A part of a string without escapes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    /// Where it begins in the string as it is written.
+    pub start: usize,
+    /// Where it ends.
+    pub end: usize,
+    /// Where it begins in the text.
+    pub at: usize,
+}
+
+/// The parts of the text of a string between its escapes; none when it has no escapes.
+pub(crate) fn runs(string: &[u8]) -> Vec<Run> {
+    let mut runs = Vec::new();
+    let (mut start, mut at) = (0, 0);
+    while let Some(length) = string[start..].iter().position(|byte| *byte == b'\\') {
+        let end = start + length;
+        runs.push(Run { start, end, at });
+        let Some((character, taken)) = unescape(&string[end + 1..]) else { return Vec::new() };
+        at += length + character.len_utf8();
+        start = end + 1 + taken;
+    }
+    runs
+}
+
+/// Whether these bytes may stand in a string as they are, and are ASCII.
+pub(crate) fn is_printable(bytes: &[u8]) -> bool {
+    let printable =
+        |so_far, byte: &u8| so_far & (b' '..0x7f).contains(byte) & (*byte != b'"') & (*byte != b'\\');
+    bytes.iter().fold(true, printable)
+}
+
+/// The integer as JSON writes it that these bytes begin with, and its length: no plus, no leading zeros.
+pub(crate) fn number(bytes: &[u8]) -> Option<(i32, usize)> {
+    let negative = bytes.first() == Some(&b'-');
+    let digits = &bytes[usize::from(negative)..];
+    let (mut magnitude, mut count) = (0i64, 0);
+    while let Some(digit) = digits.get(count).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10)
+    {
+        magnitude = magnitude * 10 + i64::from(digit);
+        count += 1;
+        if count > 10 {
+            return None;
+        }
+    }
+    let leading_zero = digits.first() == Some(&b'0') && (count > 1 || negative);
+    if count == 0 || leading_zero {
+        return None;
+    }
+    let value = i32::try_from(if negative { -magnitude } else { magnitude }).ok()?;
+    Some((value, usize::from(negative) + count))
+}
+
 /// Reads from front to back. `at` is always the border of a character: it only ever moves past ASCII ones, or to one.
 struct Scan<'a> {
     text: &'a str,
@@ -58,27 +165,10 @@ impl<'a> Scan<'a> {
         (*self.text.as_bytes().get(self.at)? == punctuation).then(|| self.at += 1)
     }
 
-    /// An integer as JSON writes it: no plus, no leading zeros.
     fn number(&mut self) -> Option<i32> {
-        let rest = &self.text.as_bytes()[self.at..];
-        let negative = rest.first() == Some(&b'-');
-        let digits = &rest[usize::from(negative)..];
-        let (mut magnitude, mut count) = (0i64, 0);
-        while let Some(digit) =
-            digits.get(count).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10)
-        {
-            magnitude = magnitude * 10 + i64::from(digit);
-            count += 1;
-            if count > 10 {
-                return None;
-            }
-        }
-        let leading_zero = digits.first() == Some(&b'0') && (count > 1 || negative);
-        if count == 0 || leading_zero {
-            return None;
-        }
-        self.at += usize::from(negative) + count;
-        i32::try_from(if negative { -magnitude } else { magnitude }).ok()
+        let (number, length) = number(&self.text.as_bytes()[self.at..])?;
+        self.at += length;
+        Some(number)
     }
 
     /// A language's name; a number in its place is the parser's business.
@@ -114,42 +204,65 @@ impl<'a> Scan<'a> {
         }
     }
 
-    #[inline(never)]
     fn escaped_string(&mut self) -> Option<String> {
         self.expect(b'"')?;
-        let bytes = self.text.as_bytes();
-        let mut owned = String::with_capacity((bytes.len() - self.at).min(256));
-        loop {
-            let end = special(bytes, self.at)?;
-            owned.push_str(&self.text[self.at..end]);
-            if bytes[end] == b'"' {
-                self.at = end + 1;
-                return Some(owned);
-            }
-            let (escaped, length) = unescape(&bytes[end + 1..])?;
-            owned.push(escaped);
-            self.at = end + 1 + length;
-        }
+        let (text, length) = escaped(&self.text.as_bytes()[self.at..])?;
+        self.at += length + 1;
+        Some(text)
     }
 
     fn fields(&mut self) -> Option<Fields<'a>> {
         let mut fields = Fields::with_capacity(16);
+        self.each_field(|name, _, value| fields.push(name, value))?;
+        Some(fields)
+    }
+
+    /// Shows the name of each field, where its value stands, and the value.
+    #[inline]
+    fn each_field(&mut self, mut show: impl FnMut(&'a str, Range<usize>, Cow<'a, str>)) -> Option<()> {
         self.expect(b'{')?;
         if self.expect(b'}').is_some() {
-            return Some(fields);
+            return Some(());
         }
         loop {
             let name = self.plain_string()?;
             self.expect(b':')?;
-            match self.plain_string() {
-                Some(value) => fields.push(name, value),
-                None => fields.push(name, self.escaped_string()?),
-            }
+            let start = self.at + 1;
+            let value = self.string()?;
+            show(name, start..self.at - 1, value);
             if self.expect(b',').is_none() {
-                self.expect(b'}')?;
-                return Some(fields);
+                return self.expect(b'}');
             }
         }
+    }
+}
+
+/// A string with escapes of which the bytes behind the opening quote are the first, and the length of its text. Its
+/// pieces are short, so they are copied in whole words; what stands at the very end of a header is left to the parser.
+#[inline(never)]
+fn escaped(bytes: &[u8]) -> Option<(String, usize)> {
+    let mut text = vec![0; bytes.len().min(256)];
+    let (mut at, mut length) = (0, 0);
+    loop {
+        if text.len() - length < WORD {
+            text.resize(2 * text.len() + WORD, 0);
+        }
+        let word = bytes[at..].first_chunk::<WORD>()?;
+        text[length..length + WORD].copy_from_slice(word);
+        let found = specials(word);
+        if found == 0 {
+            (at, length) = (at + WORD, length + WORD);
+            continue;
+        }
+        let plain = found.trailing_zeros() as usize / 8;
+        (at, length) = (at + plain, length + plain);
+        if bytes[at] == b'"' {
+            text.truncate(length);
+            return Some((String::from_utf8(text).ok()?, at));
+        }
+        let (character, taken) = unescape(&bytes[at + 1..])?;
+        length += character.encode_utf8(&mut text[length..]).len();
+        at += 1 + taken;
     }
 }
 
@@ -220,9 +333,9 @@ mod tests {
     fn headers_of_clients_are_read_and_odd_ones_left_to_the_parser() {
         for text in [
             r#"{"code":310,"extFields":{"a":"g","i":"TAGS\u0001TagA\u0002","h":"0"},"flag":0,"language":"JAVA","opaque":-5,"serializeTypeCurrentRPC":"JSON","version":479}"#,
-            r#"{"code":0,"flag":1,"remark":"a \"b\"\n"}"#,
+            r#"{"code":0,"flag":1,"remark":"a \"b\"\n","version":479}"#,
             r#"{"extFields":{},"code":11}"#,
-            r#"{"extFields":{"主题":"é\u00e9"}}"#,
+            r#"{"extFields":{"主题":"é\u00e9"},"opaque":1}"#,
         ] {
             assert!(check(text), "{text}");
         }

@@ -72,13 +72,26 @@ impl<'a> FieldValue<'a> for Cow<'a, str> {
     }
 }
 
+/// The usual form of a number: few digits and nothing else.
+#[inline]
+fn short_number(digits: &[u8]) -> Option<i64> {
+    const DIGITS_MAX: usize = 18;
+    if digits.is_empty() || digits.len() > DIGITS_MAX {
+        return None;
+    }
+    digits.iter().try_fold(0, |number, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        (digit < 10).then(|| number * 10 + i64::from(digit))
+    })
+}
+
 macro_rules! number_field {
     ($($type:ty, $expected:literal;)*) => {$(
         impl<'a> FieldValue<'a> for $type {
             const EXPECTED: &'static str = $expected;
 
             fn take(text: &mut Cow<'a, str>) -> Option<Self> {
-                text.parse().ok()
+                short_number(text.as_bytes()).map_or_else(|| text.parse().ok(), |number| number.try_into().ok())
             }
 
             fn with_text<R>(&self, show: impl FnOnce(&str) -> R) -> R {
@@ -117,6 +130,97 @@ pub(crate) fn take_field<'a, T: FieldValue<'a>>(
     })
 }
 
+/// A header that is kept, see [`Previous`](crate::Previous).
+pub(crate) trait KeptHeader {
+    type Kept;
+    /// The position of the field with this name.
+    fn position(name: &str) -> Option<usize>;
+    /// The same without borrowing.
+    fn keep(&self) -> Self::Kept;
+    /// As [`KeptValue::replace`], of the field at this position.
+    fn replace(kept: &mut Self::Kept, position: usize, text: Cow<'_, str>) -> bool;
+    /// As [`KeptValue::overwrite`], of the field at this position.
+    fn overwrite(kept: &mut Self::Kept, position: usize, at: usize, part: &[u8]) -> bool;
+}
+
+/// A field of a header that is kept, see [`Previous`](crate::Previous).
+pub(crate) trait KeptValue {
+    type Kept;
+    /// The same without borrowing.
+    fn keep(&self) -> Self::Kept;
+    /// Puts the value of this text in the place of one that is there. False when the decoder has to look at it.
+    fn replace(kept: &mut Self::Kept, text: Cow<'_, str>) -> bool;
+    /// Writes over a part of a text. False when that cannot be: then it is as before, or is to be replaced.
+    fn overwrite(kept: &mut Self::Kept, at: usize, part: &[u8]) -> bool;
+}
+
+impl KeptValue for Cow<'_, str> {
+    type Kept = Cow<'static, str>;
+
+    fn keep(&self) -> Cow<'static, str> {
+        Cow::Owned(self.to_string())
+    }
+
+    fn replace(kept: &mut Cow<'static, str>, text: Cow<'_, str>) -> bool {
+        match (kept, text) {
+            // In the memory of the one before.
+            (Cow::Owned(kept), Cow::Borrowed(text)) => {
+                kept.clear();
+                kept.push_str(text);
+            }
+            (kept, text) => *kept = Cow::Owned(text.into_owned()),
+        }
+        true
+    }
+
+    fn overwrite(kept: &mut Cow<'static, str>, at: usize, part: &[u8]) -> bool {
+        let mut bytes = std::mem::take(kept).into_owned().into_bytes();
+        let Some(place) = bytes.get_mut(at..at + part.len()) else { return false };
+        place.copy_from_slice(part);
+        String::from_utf8(bytes).map(|text| *kept = Cow::Owned(text)).is_ok()
+    }
+}
+
+macro_rules! kept_values {
+    ($($type:ty)*) => {$(
+        impl KeptValue for $type {
+            type Kept = $type;
+
+            fn keep(&self) -> $type {
+                *self
+            }
+
+            fn replace(kept: &mut $type, mut text: Cow<'_, str>) -> bool {
+                // An empty one means that there is none.
+                let value = if text.is_empty() { None } else { FieldValue::take(&mut text) };
+                value.map(|value| *kept = value).is_some()
+            }
+
+            fn overwrite(_: &mut $type, _: usize, _: &[u8]) -> bool {
+                false
+            }
+        }
+    )*};
+}
+
+kept_values!(i32 i64 bool);
+
+impl<T: KeptValue> KeptValue for Option<T> {
+    type Kept = Option<T::Kept>;
+
+    fn keep(&self) -> Option<T::Kept> {
+        self.as_ref().map(T::keep)
+    }
+
+    fn replace(kept: &mut Option<T::Kept>, text: Cow<'_, str>) -> bool {
+        kept.as_mut().is_some_and(|kept| T::replace(kept, text))
+    }
+
+    fn overwrite(kept: &mut Option<T::Kept>, at: usize, part: &[u8]) -> bool {
+        kept.as_mut().is_some_and(|kept| T::overwrite(kept, at, part))
+    }
+}
+
 /// Which field a name means. Clients write fields in an order of their own that is the same each time and mostly the
 /// declared one, so the search begins behind the last hit.
 pub(crate) fn find_name<T: Copy>(names: &[(&str, T)], name: &str, guess: &mut usize) -> Option<T> {
@@ -146,13 +250,47 @@ macro_rules! header_fields {
             pub borrows: std::marker::PhantomData<&'a str>,
         }
 
+        const _: () = {
+        #[derive(Clone, Copy)]
+        #[allow(non_camel_case_types)]
+        enum Field { $($field,)* }
+        // First spellings first: so the next field mostly has the next name.
+        const NAMES: &[(&str, Field)] = &[$(($wire, Field::$field),)* $($(($other, Field::$field),)*)*];
+
+        impl $crate::headers::KeptHeader for $name<'_> {
+            type Kept = $name<'static>;
+
+            fn position(name: &str) -> Option<usize> {
+                NAMES.iter().find(|(known, _)| *known == name).map(|(_, field)| *field as usize)
+            }
+
+            fn keep(&self) -> $name<'static> {
+                $name {
+                    $($field: $crate::headers::KeptValue::keep(&self.$field),)*
+                    borrows: std::marker::PhantomData,
+                }
+            }
+
+            #[allow(unused_variables)]
+            fn replace(kept: &mut $name<'static>, position: usize, text: std::borrow::Cow<'_, str>) -> bool {
+                $(if position == Field::$field as usize {
+                    return <$crate::headers::field_type!('_ $need $type) as $crate::headers::KeptValue>::replace(&mut kept.$field, text);
+                })*
+                false
+            }
+
+            #[allow(unused_variables)]
+            fn overwrite(kept: &mut $name<'static>, position: usize, at: usize, part: &[u8]) -> bool {
+                $(if position == Field::$field as usize {
+                    return <$crate::headers::field_type!('_ $need $type) as $crate::headers::KeptValue>::overwrite(&mut kept.$field, at, part);
+                })*
+                false
+            }
+        }
+
         impl<'a> $crate::headers::HeaderFields<'a> for $name<'a> {
             #[allow(unused_variables, unused_mut, clippy::collapsible_match)]
             fn decode(fields: &mut $crate::Fields<'a>) -> Result<Self, $crate::headers::FieldError> {
-                #[derive(Clone, Copy)]
-                #[allow(non_camel_case_types)]
-                enum Field { $($field,)* }
-                const NAMES: &[(&str, Field)] = &[$(($wire, Field::$field), $(($other, Field::$field),)*)*];
                 $(let mut $field: Option<$crate::headers::value_type!('a $type)> = None;)*
                 let mut guess = 0;
                 for (name, value) in fields.values_mut() {
@@ -176,6 +314,7 @@ macro_rules! header_fields {
                 $($crate::headers::visit_field!(each $need self.$field, $wire);)*
             }
         }
+        };
     )*};
 }
 

@@ -1,5 +1,6 @@
 //! The broker's shell: sockets, clock, and the threads that sync, flush and look after what is due.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, RwLock};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use cometmq_broker::query::QueryRules;
 use cometmq_broker::retention::RetentionRules;
-use cometmq_broker::{Broker, BrokerConfig, ColdPull, Delivery, Effects, Turn};
+use cometmq_broker::{Broker, BrokerConfig, ColdPull, Delivery, Effects, Memory, Turn};
 use cometmq_protocol::{ConnectionId, Frame};
 use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions};
 use cometmq_store::index::format::Shape;
@@ -33,6 +34,11 @@ const SCRUB_STEP: Duration = Duration::from_millis(250);
 const SCRUB_REST: Duration = Duration::from_secs(3600);
 /// Time between two flushes of consume queues.
 const QUEUE_FLUSH: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// What this worker's last turn left to the next.
+    static MEMORY: Cell<Memory> = Cell::default();
+}
 
 /// A broker that listens.
 pub(super) struct BrokerRole {
@@ -341,7 +347,7 @@ impl Handler for Shell {
         out: &mut Out,
     ) -> Result<(), CloseReason> {
         let mut effects = Effects::default();
-        let mut turn = Turn::new(clock::now(), connection.peer(), out.buffer());
+        let mut turn = Turn::remembering(MEMORY.take(), clock::now(), connection.peer(), out.buffer());
         let mut taken = 0;
         let mut result = Ok(());
         for frame in frames.iter() {
@@ -352,7 +358,7 @@ impl Handler for Shell {
             }
         }
         frames.drain(..taken);
-        self.broker.finish(turn, &mut effects);
+        MEMORY.set(self.broker.finish(turn, &mut effects));
         self.apply(effects);
         Ok(result?)
     }
