@@ -70,7 +70,7 @@ fn run(command: &Command) -> Result<ExitCode> {
     match command {
         Command::Test(args) => return test::run(args),
         Command::Tidy => tidy::run()?,
-        Command::Interop(args) => interop::run(args)?,
+        Command::Interop(args) => interop::run(args, &mut Vec::new())?,
         Command::Torture(args) => torture::run(args)?,
         Command::Fuzz(args) => fuzz::run(args)?,
         Command::Sim(args) => sim::run(args)?,

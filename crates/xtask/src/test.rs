@@ -52,7 +52,8 @@ impl Part {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    fn run(self) -> Result<()> {
+    /// Runs it. `reruns` gets the names of tests that failed at first and passed when they were run again.
+    fn run(self, reruns: &mut Vec<String>) -> Result<()> {
         let cargo = |subcommand: &str, arguments: &[&str]| {
             let mut command = workspace::cargo(subcommand)?;
             command.args(arguments);
@@ -68,7 +69,7 @@ impl Part {
             Part::Build => cargo("build", &["--release"]),
             Part::Sim => sim::run(&sim::SimArgs::short()),
             Part::Fuzz => fuzz::run(&fuzz::FuzzArgs::short()),
-            Part::Interop => interop::run(&interop::InteropArgs::all()),
+            Part::Interop => interop::run(&interop::InteropArgs::all(), reruns),
             Part::Torture => torture::run(&torture::TortureArgs::short()),
             Part::Bench => bench::run(&bench::BenchArgs::short()),
         }
@@ -86,7 +87,7 @@ enum Outcome {
 pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
     let wanted = |part: &&Part| args.parts.is_empty() || args.parts.contains(part);
     let parts: Vec<Part> = Part::value_variants().iter().filter(wanted).copied().collect();
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut reruns) = (Vec::new(), Vec::new());
     let mut failed = false;
     for (number, &part) in parts.iter().enumerate() {
         if failed {
@@ -95,7 +96,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
         }
         println!("\n== {}/{} {}", number + 1, parts.len(), part.name());
         let start = Instant::now();
-        let result = part.run();
+        let result = part.run(&mut reruns);
         let took = start.elapsed();
         failed = result.is_err();
         outcomes.push(if failed { Outcome::Failed(took) } else { Outcome::Passed(took) });
@@ -104,11 +105,12 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
             println!("** this part alone: cargo xtask test --part {}", part.name());
         }
     }
-    print_summary(&parts, &outcomes);
+    println!("\n{}", summary(&parts, &outcomes, &reruns));
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn print_summary(parts: &[Part], outcomes: &[Outcome]) {
+/// The table of parts, tests that needed a rerun by name, and the line that counts.
+fn summary(parts: &[Part], outcomes: &[Outcome], reruns: &[String]) -> String {
     let mut table = Table::new(["part", "result", "time"]);
     let (mut passed, mut failed, mut total) = (0, 0, Duration::ZERO);
     for (part, outcome) in parts.iter().zip(outcomes) {
@@ -122,11 +124,36 @@ fn print_summary(parts: &[Part], outcomes: &[Outcome]) {
         total += took.unwrap_or_default();
         table.row([part.name(), result.to_owned(), took.map_or(String::new(), seconds)]);
     }
+    for rerun in reruns {
+        table.row([format!("! {rerun}"), "ON A RERUN".to_owned(), String::new()]);
+    }
     table.row(["total".to_owned(), String::new(), seconds(total)]);
-    println!("\n{table}");
-    println!("{passed} passed, {failed} failed");
+    let mut counts = format!("{passed} passed, {failed} failed");
+    if !reruns.is_empty() {
+        counts += &format!(", {} tests passed only on a rerun", reruns.len());
+    }
+    format!("{table}{counts}")
 }
 
 fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_that_needed_a_rerun_stands_in_the_table() {
+        let outcomes = [
+            Outcome::Passed(Duration::from_secs(2)),
+            Outcome::Failed(Duration::from_secs(1)),
+            Outcome::NotRun,
+        ];
+        let parts = [Part::Build, Part::Interop, Part::Bench];
+        let text = summary(&parts, &outcomes, &["A.a with client 4.3.2".to_owned()]);
+        assert!(text.contains("! A.a with client 4.3.2  ON A RERUN"), "{text}");
+        assert!(text.ends_with("1 passed, 1 failed, 1 tests passed only on a rerun"), "{text}");
+        assert!(summary(&parts, &outcomes, &[]).ends_with("1 passed, 1 failed"));
+    }
 }
