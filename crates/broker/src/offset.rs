@@ -54,11 +54,19 @@ struct OffsetTable {
 struct Standing {
     offset: i64,
     is_checked: bool,
+    /// What was committed since, by which an offset that is not checked yet is not taken back.
+    at_least: i64,
+}
+
+impl Standing {
+    fn committed(offset: QueueOffset) -> Standing {
+        Standing { offset: offset.0, is_checked: true, at_least: 0 }
+    }
 }
 
 impl From<i64> for Standing {
     fn from(offset: i64) -> Standing {
-        Standing { offset, is_checked: false }
+        Standing { offset, is_checked: false, at_least: 0 }
     }
 }
 
@@ -115,9 +123,10 @@ impl Offsets {
         let now = table.offset_table.entry(key.clone()).or_default().entry(queue.0).or_insert(standing);
         if !now.is_checked {
             now.is_checked = true;
-            if now.offset > end.0 && !planted(Bug::OffsetBeyondTheEnd) {
-                tracing::warn!(key, %queue, offset = now.offset, end = end.0, "offset behind the queue's end");
-                now.offset = end.0;
+            let end = end.0.max(now.at_least);
+            if now.offset > end && !planted(Bug::OffsetBeyondTheEnd) {
+                tracing::warn!(key, %queue, offset = now.offset, end, "offset behind the queue's end");
+                now.offset = end;
                 self.unsaved.store(true, Ordering::Release);
             }
         }
@@ -128,27 +137,26 @@ impl Offsets {
     pub fn set(&self, group: &str, topic: &str, queue: QueueId, offset: QueueOffset) {
         let mut table = self.table.lock().expect(POISONED);
         let queues = table.offset_table.entry(format!("{topic}@{group}")).or_default();
-        let before = queues.insert(queue.0, Standing { offset: offset.0, is_checked: true });
+        let before = queues.insert(queue.0, Standing::committed(offset));
         if before.is_none_or(|before| before.offset != offset.0) {
             self.unsaved.store(true, Ordering::Release);
         }
     }
 
-    /// Moves a group forward in a queue. What a pull says of the offset may be older than a commit that came by another
-    /// connection, so it never takes one back.
-    pub fn advance(
-        &self,
-        store: &Store,
-        group: &str,
-        topic: &str,
-        queue: QueueId,
-        offset: QueueOffset,
-    ) -> Result<(), DiskError> {
-        let back = planted(Bug::OffsetRolledBack);
-        if self.get(store, group, topic, queue)?.is_none_or(|known| known < offset || back) {
-            self.set(group, topic, queue, offset);
+    /// Moves a group forward in a queue, without the disk. What a pull says of the offset may be older than a commit
+    /// that came by another connection, so it never takes one back.
+    pub fn advance(&self, group: &str, topic: &str, queue: QueueId, offset: QueueOffset) {
+        let mut table = self.table.lock().expect(POISONED);
+        let queues = table.offset_table.entry(format!("{topic}@{group}")).or_default();
+        match queues.get_mut(&queue.0) {
+            Some(now) if now.offset >= offset.0 && !planted(Bug::OffsetRolledBack) => {
+                now.at_least = now.at_least.max(offset.0);
+            }
+            _ => {
+                queues.insert(queue.0, Standing::committed(offset));
+                self.unsaved.store(true, Ordering::Release);
+            }
         }
-        Ok(())
     }
 
     /// The first key behind `key`, as `topic@group`, with its queues.

@@ -52,8 +52,6 @@ pub(crate) struct Pull {
     topic_sys_flag: i32,
     group_sys_flag: i32,
     broker_id: i64,
-    /// The group's new place in the queue, which is taken over as soon as the queue is loaded.
-    commit: Option<(GroupName, QueueOffset)>,
 }
 
 /// What a pull came to.
@@ -91,6 +89,11 @@ impl Broker {
             Ok(pull) => pull,
             Err(reply) => return reply.encode(opaque, serialize_type, out),
         };
+        // Whatever becomes of the messages: a pull that is refused for now must not lose it.
+        if header.sys_flag & pull_flag::COMMIT_OFFSET != 0 && header.commit_offset >= 0 {
+            let offset = QueueOffset(header.commit_offset);
+            self.offsets.advance(&header.consumer_group, &header.topic, pull.queue_id, offset);
+        }
         let wait_ms = if header.sys_flag & pull_flag::SUSPEND == 0 {
             0
         } else if self.config.long_polling {
@@ -106,7 +109,7 @@ impl Broker {
     /// the disk has and `patience` does not reach that far: then it is kept, or handed to the shell.
     fn answer_or_wait(
         &self,
-        mut pull: Pull,
+        pull: Pull,
         deadline: Option<Millis>,
         patience: Patience,
         out: &mut BytesMut,
@@ -115,10 +118,7 @@ impl Broker {
         if patience == Patience::Resident && !self.store.is_queue_at_hand(&pull.topic, pull.queue_id) {
             return self.leave_to_shell(pull, deadline, out, effects);
         }
-        let committed = pull.commit.take().map_or(Ok(()), |(group, offset)| {
-            self.offsets.advance(&self.store, group.as_str(), &pull.topic, pull.queue_id, offset)
-        });
-        let queue = match committed.and_then(|()| self.store.queue(&pull.topic, pull.queue_id)) {
+        let queue = match self.store.queue(&pull.topic, pull.queue_id) {
             Ok(queue) => queue,
             Err(error) => {
                 let refusal = unreadable(&pull.topic, pull.queue_id, &error);
@@ -247,7 +247,6 @@ impl Broker {
         if *filter == Filter::Unsupported {
             return Err(Reply::refuse(ResponseCode::SystemError, NO_SQL));
         }
-        let commit = header.sys_flag & pull_flag::COMMIT_OFFSET != 0 && header.commit_offset >= 0;
         Ok(Pull {
             connection: peer.connection,
             opaque,
@@ -260,7 +259,6 @@ impl Broker {
             topic_sys_flag: topic.config.topic_sys_flag,
             group_sys_flag: group.group_sys_flag,
             broker_id: group.broker_id,
-            commit: commit.then_some((name, QueueOffset(header.commit_offset))),
         })
     }
 

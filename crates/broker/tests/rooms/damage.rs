@@ -210,26 +210,32 @@ fn too_many_pulls_that_wait_for_the_disk_are_refused_until_some_are_answered() {
         let disk = std::sync::Arc::new(disk.clone());
         Broker::open(disk, store_options(FlushPolicy::Async), config(), Millis(0)).unwrap().0
     };
-    let ask = |broker: &Broker, name: &str, opaque: i32, effects: &mut Effects| {
+    let ask = |broker: &Broker, name: &str, words: &[&str], effects: &mut Effects| {
         let mut out = BytesMut::new();
         let mut turn = Turn::new(Millis(0), peer(1), &mut out);
-        broker.handle(&mut turn, &frame(name, &[], "x", opaque), effects).unwrap();
+        broker.handle(&mut turn, &frame(name, words, "x", 1), effects).unwrap();
         broker.finish(turn, effects);
-        frames(out.freeze()).iter().map(|frame| Header::decode(frame).unwrap().code).next()
+        let reply = frames(out.freeze()).into_iter().next()?;
+        let reply = Header::decode(&reply).unwrap();
+        let offset = reply.fields.as_ref().and_then(|fields| fields.get("offset").map(str::to_owned));
+        Some((reply.code, offset))
     };
     let broker = open();
-    assert_eq!(ask(&broker, "sendV2", 0, &mut Effects::default()), Some(0));
+    assert_eq!(ask(&broker, "sendV2", &[], &mut Effects::default()), Some((0, None)));
     broker.close(Millis(0)).unwrap();
     drop(broker);
     let (broker, mut effects) = (open(), Effects::default());
-    for opaque in 0..4096 {
-        assert_eq!(ask(&broker, "pull", opaque, &mut effects), None);
+    for _ in 0..4096 {
+        assert_eq!(ask(&broker, "pull", &[], &mut effects), None);
     }
-    assert_eq!(ask(&broker, "pull", 9999, &mut effects), Some(215), "FLOW_CONTROL");
+    let refused = ask(&broker, "pull", &["sysFlag=5", "commitOffset=1"], &mut effects);
+    assert_eq!(refused, Some((215, None)), "FLOW_CONTROL");
+    let standing = ask(&broker, "query", &[], &mut effects);
+    assert_eq!(standing, Some((0, Some("1".to_owned()))), "what the refused pull committed");
     let mut answers = Effects::default();
     broker.read_cold(effects.cold.pop().unwrap(), &mut answers);
     assert_eq!((answers.deliveries.len(), broker.cold_pulls()), (1, 4095));
-    assert_eq!(ask(&broker, "pull", 9999, &mut effects), None);
+    assert_eq!(ask(&broker, "pull", &[], &mut effects), None);
     // Those of connections that are gone are dropped.
     drop(effects);
     assert_eq!(broker.cold_pulls(), 0);

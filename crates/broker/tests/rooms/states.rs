@@ -74,7 +74,7 @@ fn messages_and_topics_are_there_again_after_a_kill_offsets_as_last_saved() {
 #[test]
 fn an_offset_behind_the_end_of_what_a_power_cut_left_is_taken_back() {
     check(expect![[r#"
-        create
+        create readQueueNums=3 writeQueueNums=3
           | 0
           | announce
         sendV2 <- a
@@ -92,6 +92,8 @@ fn an_offset_behind_the_end_of_what_a_power_cut_left_is_taken_back() {
           | 0
         commit commitOffset=9 queueId=1
           | 0
+        commit commitOffset=9 queueId=2
+          | 0
         at 5000
         power cut
         max
@@ -100,6 +102,12 @@ fn an_offset_behind_the_end_of_what_a_power_cut_left_is_taken_back() {
           | 0 offset=1
         query queueId=1
           | 0 offset=0
+        sendV2 e=2 <- d
+          | 0 msgId=0A00000100002A9F0000000000000099 queueId=2 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        pull queueId=2 queueOffset=1 sysFlag=5 commitOffset=1
+          | 19 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "OFFSET_OVERFLOW_ONE"
+        query queueId=2
+          | 0 offset=1
     "#]]);
 }
 
