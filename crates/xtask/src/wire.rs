@@ -123,6 +123,17 @@ impl Wire {
 
     /// Sends one message to one queue.
     pub(crate) async fn send(&self, topic: &str, queue: i32, body: Bytes) -> Result<Sent, RemotingError> {
+        self.send_with(topic, queue, body, "").await
+    }
+
+    /// Sends one message with these properties.
+    pub(crate) async fn send_with(
+        &self,
+        topic: &str,
+        queue: i32,
+        body: Bytes,
+        properties: &str,
+    ) -> Result<Sent, RemotingError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let header = SendMessageHeader {
             producer_group: GROUP.into(),
@@ -133,7 +144,7 @@ impl Wire {
             sys_flag: 0,
             born_timestamp: i64::try_from(now).unwrap_or(i64::MAX),
             flag: 0,
-            properties: Some(Cow::Borrowed("")),
+            properties: Some(Cow::Borrowed(properties)),
             reconsume_times: Some(0),
             unit_mode: Some(false),
             max_reconsume_times: None,

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use cometmq_protocol::message::properties::{self, key};
 use cometmq_protocol::message::record::{body_crc, records};
 use cometmq_remoting::RemotingError;
 use tokio::sync::watch;
@@ -52,6 +53,8 @@ pub(super) struct Load {
     pub(super) seed: u64,
     /// Whether a lost connection is made again; else it is a problem before [`Running::expect_kill`].
     pub(super) reconnects: bool,
+    /// Whether a message has two keys: its sender's, and one of its own.
+    pub(super) keyed: bool,
 }
 
 impl Load {
@@ -68,6 +71,7 @@ impl Load {
             round: 0,
             seed: 0,
             reconnects: false,
+            keyed: false,
         }
     }
 
@@ -248,8 +252,13 @@ async fn send(shared: Arc<Shared>, sender: u32, mut bodies: Bodies) -> Tally {
             queue = (queue + 1) % load.queues;
             let body = bodies.next();
             let (bytes, crc) = (body.len(), body_crc(&body));
+            let mut properties = String::new();
+            if load.keyed {
+                let keys = format!("s{sender} r{}s{sender}n{}", load.round, tally.acknowledged.len());
+                properties::push(&mut properties, key::KEYS, &keys);
+            }
             let start = Instant::now();
-            match wire.send(load.topic, queue, body).await {
+            match wire.send_with(load.topic, queue, body, &properties).await {
                 Ok(Sent::Stored(stored)) => {
                     tally.latencies.push(start.elapsed());
                     shared.accept();

@@ -1,19 +1,25 @@
 //! Row 8: one flipped bit anywhere in a store directory, thousands of times.
 //!
 //! A real broker writes a small store, then each trial takes a copy of it in memory with one bit turned over, asks the
-//! store's own check for it, opens it, reads every queue, and holds what is served against what was stored. A message
-//! that is served must be the one that was stored; whatever else is different must have been found by the check.
+//! store's own check for it, opens it, reads every queue, asks for every key, and holds what is served against what was
+//! stored. A message that is served must be the one that was stored, and have the key that it was asked for by; whatever
+//! else is different must have been found by the check.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use cometmq_protocol::message::RecordView;
+use cometmq_protocol::message::properties::{Properties, key};
+use cometmq_protocol::{LogOffset, Millis};
 use cometmq_store::check::{CheckOptions, check};
 use cometmq_store::disk::{Crash, write_all_at};
-use cometmq_store::{Disk, MemoryDisk, Store, StoreOptions, config_file};
+use cometmq_store::index::format::Shape;
+use cometmq_store::{Disk, IndexOptions, KeyQuery, MemoryDisk, Store, StoreOptions, config_file};
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -31,6 +37,8 @@ const QUEUES: i32 = 4;
 const TIMES: (u32, u32) = (400, 10_000);
 const SEGMENT_BYTES: i64 = 64 << 10;
 const QUEUE_FILE_BYTES: i64 = 1000;
+/// Two keys a message: more than one file is full.
+const INDEX: Shape = Shape { slots: 200, entries: 300 };
 /// Messages in the store, about.
 const MESSAGES: i64 = 400;
 /// How often the broker writes its queues: after that everything is in files.
@@ -50,6 +58,8 @@ struct Effect {
     changed: bool,
     /// Messages that were stored and are not served.
     withheld: u64,
+    /// Answers that were given by key and are not.
+    unfound: u64,
     /// Messages that are served and are not what was stored.
     damaged: u64,
 }
@@ -57,7 +67,7 @@ struct Effect {
 impl Effect {
     /// Whether nothing is different for anyone who uses the store.
     fn is_harmless(&self) -> bool {
-        !self.refused && !self.changed && self.withheld + self.damaged == 0
+        !self.refused && !self.changed && self.withheld + self.unfound + self.damaged == 0
     }
 
     /// What must not be: damage that is served, or that the check does not find.
@@ -71,6 +81,7 @@ impl Effect {
 enum Kind {
     Log,
     Queues,
+    Index,
     Config,
     Rest,
 }
@@ -116,6 +127,7 @@ struct Totals {
     refused: u64,
     withheld: u64,
     withheld_most: u64,
+    unfound: u64,
     lost: u64,
 }
 
@@ -126,48 +138,64 @@ impl Totals {
         self.refused += u64::from(effect.refused);
         self.withheld += u64::from(effect.withheld > 0);
         self.withheld_most = self.withheld_most.max(effect.withheld);
+        self.unfound += u64::from(effect.unfound > 0);
         self.lost += u64::from(effect.is_loss());
     }
 
     fn describe(&self, kind: Kind) -> String {
         format!(
-            "{kind:?}: {} harmless, {} found by the check, {} refused, {} with messages withheld (at most {}), {} lost",
-            self.harmless, self.found, self.refused, self.withheld, self.withheld_most, self.lost
+            "{kind:?}: {} harmless, {} found by the check, {} refused, {} with messages withheld (at most {}) and {} not \
+             found by key, {} lost",
+            self.harmless,
+            self.found,
+            self.refused,
+            self.withheld,
+            self.withheld_most,
+            self.unfound,
+            self.lost
         )
     }
 }
 
-/// Lets a broker write a store with several segments, queue files, group offsets; closed in order or killed.
+/// Lets a broker write a store with several segments, queue files, index files, group offsets, in two lives: the first
+/// ends in order, by which the index is in its files, the second in order or by a kill.
 async fn make_store(job: &Job, root: &Path, in_order: bool) -> Result<()> {
     let settings = format!(
-        "{}mappedFileSizeCommitLog={SEGMENT_BYTES}\nmappedFileSizeConsumeQueue={QUEUE_FILE_BYTES}\n",
-        Flush::Async.setting()
+        "{}mappedFileSizeCommitLog={SEGMENT_BYTES}\nmappedFileSizeConsumeQueue={QUEUE_FILE_BYTES}\n\
+         maxHashSlotNum={}\nmaxIndexNum={}\n",
+        Flush::Async.setting(),
+        INDEX.slots,
+        INDEX.entries
     );
     let setup = Setup::new(job, root, &settings)?;
-    let (mut broker, wire) = setup.start_with_topic(TOPIC, QUEUES).await?;
-    let load = Load {
-        fill_bytes_max: 1024,
-        consumers: 2,
-        seed: job.seed,
-        ..Load::new(setup.address(), TOPIC, QUEUES)
-    };
-    let running = load.start(&Positions::new(QUEUES));
-    let enough = async {
-        while running.acknowledged() < MESSAGES {
-            sleep(Duration::from_millis(1)).await;
+    let (mut ledger, mut tally, read) = (Ledger::default(), Tally::default(), Positions::new(QUEUES));
+    for round in 0..2 {
+        let (mut broker, wire) = setup.start_with_topic(TOPIC, QUEUES).await?;
+        let load = Load {
+            fill_bytes_max: 1024,
+            consumers: 2,
+            seed: job.seed,
+            round,
+            keyed: true,
+            ..Load::new(setup.address(), TOPIC, QUEUES)
+        };
+        let running = load.start(&read);
+        let enough = async {
+            while running.acknowledged() < MESSAGES / 2 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        broker.needed_by(enough).await?;
+        running.finish(&mut ledger, &mut tally).await?;
+        ensure!(tally.problems.is_empty(), "{:?}", tally.problems);
+        commit_offsets(&wire, &ledger).await?;
+        if in_order || round == 0 {
+            let status = broker.stop()?;
+            ensure!(status.success(), "the broker did not stop in order ({status})");
+        } else {
+            broker.needed_by(sleep(FLUSHED)).await?;
+            broker.kill()?;
         }
-    };
-    broker.needed_by(enough).await?;
-    let (mut ledger, mut tally) = (Ledger::default(), Tally::default());
-    running.finish(&mut ledger, &mut tally).await?;
-    ensure!(tally.problems.is_empty(), "{:?}", tally.problems);
-    commit_offsets(&wire, &ledger).await?;
-    if in_order {
-        let status = broker.stop()?;
-        ensure!(status.success(), "the broker did not stop in order ({status})");
-    } else {
-        broker.needed_by(sleep(FLUSHED)).await?;
-        broker.kill()?;
     }
     Ok(())
 }
@@ -187,6 +215,9 @@ struct Original {
     /// Path, kind, and how many of its first bytes are in use.
     files: Vec<(PathBuf, Kind, u64)>,
     served: Served,
+    /// Every key of these, at the times of its messages.
+    questions: Vec<Question>,
+    answers: Answers,
     configs: BTreeMap<PathBuf, Value>,
     /// What the check finds in it as it is: a store that was killed may lack entries.
     findings: u64,
@@ -194,6 +225,10 @@ struct Original {
 
 /// Every record by topic, queue and offset.
 type Served = BTreeMap<(String, i32, i64), Vec<u8>>;
+/// A key, and the times within which its messages were stored.
+type Question = (String, Millis, Millis);
+/// Every record that was found by a key, by that and its place in the log.
+type Answers = BTreeMap<(String, LogOffset), Vec<u8>>;
 
 impl Original {
     fn load(root: &Path) -> Result<Original> {
@@ -234,9 +269,14 @@ impl Original {
                 configs.insert(path.clone(), value.context("a config file has a value")?);
             }
         }
+        let store = open(&disk.crash(Crash::KeepAll), root)?;
+        let served = serve(&store)?;
+        let questions = questions(&served)?;
         let original = Original {
             findings: findings(&disk, root)?,
-            served: serve(&disk.crash(Crash::KeepAll), root)?,
+            answers: answer(&store, &questions)?,
+            served,
+            questions,
             disk,
             root: root.to_owned(),
             files,
@@ -247,12 +287,19 @@ impl Original {
             "only {} messages are served",
             original.served.len()
         );
+        // One by each of a message's keys.
+        ensure!(
+            original.answers.len() == 2 * original.served.len(),
+            "{} messages are found by their keys",
+            original.answers.len()
+        );
         Ok(original)
     }
 
     /// One trial: the kind of file that was hit, what came of it, and where that was.
     fn flip(&self, chance: &mut Chance) -> Result<(Kind, Effect, String)> {
-        let kinds = [Kind::Log, Kind::Log, Kind::Log, Kind::Queues, Kind::Queues, Kind::Config, Kind::Rest];
+        let (log, queues, index) = (Kind::Log, Kind::Queues, Kind::Index);
+        let kinds = [log, log, log, queues, queues, index, index, Kind::Config, Kind::Rest];
         let kind = kinds[chance.within(0..kinds.len() as u64) as usize];
         let files: Vec<_> = self.files.iter().filter(|(_, of, _)| *of == kind).collect();
         ensure!(!files.is_empty(), "the store has no file of kind {kind:?}");
@@ -278,20 +325,23 @@ impl Original {
                 Err(_) => effect.refused = true,
             }
         }
-        let Ok(served) = serve(disk, &self.root) else {
+        let seen =
+            open(disk, &self.root).and_then(|store| Ok((serve(&store)?, answer(&store, &self.questions)?)));
+        let Ok((served, answers)) = seen else {
             effect.refused = true;
             return effect;
         };
-        for (place, record) in &self.served {
-            match served.get(place) {
-                Some(found) if found == record => {}
-                Some(_) => effect.damaged += 1,
-                None => effect.withheld += 1,
-            }
-        }
-        effect.damaged += served.keys().filter(|place| !self.served.contains_key(*place)).count() as u64;
-        effect
+        let (withheld, damaged) = differences(&self.served, &served);
+        let (unfound, wrong) = differences(&self.answers, &answers);
+        Effect { withheld, unfound, damaged: damaged + wrong, ..effect }
     }
+}
+
+/// How many of the values that were are not, and how many are that were not.
+fn differences<K: Ord>(were: &BTreeMap<K, Vec<u8>>, are: &BTreeMap<K, Vec<u8>>) -> (u64, u64) {
+    let lacking = were.keys().filter(|key| !are.contains_key(*key)).count();
+    let other = are.iter().filter(|(key, value)| were.get(key) != Some(value)).count();
+    (lacking as u64, other as u64)
 }
 
 /// Whether `found` says all that `value` does. What it says beyond that nobody reads: the checksum of the file is a key
@@ -306,7 +356,8 @@ fn has_all(found: &Value, value: &Value) -> bool {
 /// How much the store's own check finds.
 fn findings(disk: &MemoryDisk, root: &Path) -> Result<u64> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    Ok(check(&disk, &CheckOptions::new(root), &mut |_, _| {}, &mut |_| {})?.damaged)
+    let options = CheckOptions { index_slots: INDEX.slots, ..CheckOptions::new(root) };
+    Ok(check(&disk, &options, &mut |_, _| {}, &mut |_| {})?.damaged)
 }
 
 fn kind_of(path: &Path) -> Kind {
@@ -315,6 +366,8 @@ fn kind_of(path: &Path) -> Kind {
         Kind::Log
     } else if text.contains("/consumequeue/") {
         Kind::Queues
+    } else if text.contains("/index/") {
+        Kind::Index
     } else if path.extension().is_some_and(|extension| extension == "json" || extension == "bak") {
         Kind::Config
     } else {
@@ -339,14 +392,19 @@ fn flip_many(
     Ok(found)
 }
 
-/// Opens the store and reads all that it has. An error is the store's own.
-fn serve(disk: &MemoryDisk, root: &Path) -> Result<Served> {
+/// Opens the store. An error, here and of those that read from it, is the store's own.
+fn open(disk: &MemoryDisk, root: &Path) -> Result<Store> {
     let options = StoreOptions {
         segment_bytes: SEGMENT_BYTES,
         queue_file_bytes: QUEUE_FILE_BYTES,
+        index: Some(IndexOptions { shape: INDEX, ..IndexOptions::default() }),
         ..StoreOptions::new(root)
     };
-    let (store, _) = Store::open(Arc::new(disk.clone()) as Arc<dyn Disk>, options)?;
+    Ok(Store::open(Arc::new(disk.clone()) as Arc<dyn Disk>, options)?.0)
+}
+
+/// Reads all that the queues have.
+fn serve(store: &Store) -> Result<Served> {
     let mut served = Served::new();
     let mut scratch = Vec::new();
     for queue in store.queues()? {
@@ -366,4 +424,37 @@ fn serve(disk: &MemoryDisk, root: &Path) -> Result<Served> {
         }
     }
     Ok(served)
+}
+
+fn questions(served: &Served) -> Result<Vec<Question>> {
+    let mut times: BTreeMap<String, (Millis, Millis)> = BTreeMap::new();
+    for record in served.values() {
+        let record = RecordView::decode(record)?;
+        let at = record.store_timestamp;
+        for word in Properties(record.properties).get(key::KEYS).unwrap_or_default().split(' ') {
+            let (begin, end) = times.entry(word.to_owned()).or_insert((at, at));
+            (*begin, *end) = ((*begin).min(at), (*end).max(at));
+        }
+    }
+    Ok(times.into_iter().map(|(word, (begin, end))| (word, begin, end)).collect())
+}
+
+/// Asks for messages by key, once the index has read from the log what it lacks.
+fn answer(store: &Store, questions: &[Question]) -> Result<Answers> {
+    store.flush()?;
+    ensure!(store.index_position() >= Some(store.log().written()), "the index does not catch up");
+    let mut answers = Answers::new();
+    for (word, begin, end) in questions {
+        let query = KeyQuery { topic: TOPIC, key: word, begin: *begin, end: *end };
+        store.find_by_key(&query, &mut |record| {
+            // What cannot be decoded is in no place of the original's.
+            let place = RecordView::decode(record).map_or(LogOffset(-1), |record| record.log_offset);
+            // The same twice is as wrong as another.
+            if let Some(twice) = answers.insert((word.clone(), place), record.to_vec()) {
+                answers.insert((word.clone(), LogOffset(-2)), twice);
+            }
+            ControlFlow::Continue(())
+        })?;
+    }
+    Ok(answers)
 }
