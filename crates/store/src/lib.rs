@@ -34,7 +34,7 @@ pub use commit_log::{AppendError, Appended, Found, Patience, Wrong};
 pub use consume_queue::{Queue, Unit};
 pub use disk::{Disk, DiskError, DiskFile, MemoryDisk, RealDisk};
 pub use index::{IndexOptions, KeyQuery};
-pub use recovery::RecoveryReport;
+pub use recovery::{Beside, RecoveryReport};
 pub use retention::OldestSegment;
 pub use segments::{SegmentError, parse as segment_base};
 pub use store::{FlushPolicy, OpenError, Store, StoreOptions};

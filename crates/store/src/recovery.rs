@@ -9,27 +9,26 @@
 //! what is there. The others are looked at when they are first asked for, in `queues`.
 
 mod durable;
+mod replay;
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cometmq_protocol::message::RecordView;
 use cometmq_protocol::message::record::{BLANK_BYTES, MAGIC_BLANK, RECORD_BYTES_MIN};
-use cometmq_protocol::names::TopicName;
-use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
+use cometmq_protocol::{LogOffset, Millis};
 
 use crate::checkpoint::JavaCheckpoint;
-use crate::consume_queue::{OFFSET_MAX, Queue, QueueFiles, Unit};
+use crate::consume_queue::QueueFiles;
 use crate::cutting;
 use crate::disk::{self, Disk, DiskError, DiskFile};
-use crate::dispatch::{self, Place};
 use crate::planted::{Bug, planted};
 use crate::queues::Queues;
 use crate::segments::{self, Found, SegmentError};
 use crate::walk::RECORD_BYTES_MAX;
 
-use durable::{Damaged, Passed};
+pub use replay::Beside;
+use replay::{Replayed, replay};
 
 /// Bytes read at once while scanning.
 const WINDOW_BYTES: usize = 1024 * 1024;
@@ -72,6 +71,8 @@ pub(crate) struct Layout<'a> {
     /// Directory of the checksums.
     pub checksums: &'a Path,
     pub queue_files: &'a Arc<QueueFiles>,
+    /// How two threads work on it; `None`: one does.
+    pub beside: Option<Beside>,
 }
 
 /// What is remembered from before.
@@ -125,143 +126,6 @@ pub(crate) fn recover(layout: &Layout<'_>, clean: bool, known: Known) -> Result<
     let report =
         RecoveryReport { clean, scanned_from: from, end, records, queues: queues.loaded_len(), torn };
     Ok(Recovered { segments, queues, end, last_stored_at, report })
-}
-
-struct Replayed {
-    queues: Queues,
-    end: LogOffset,
-    last_stored_at: Millis,
-    records: u64,
-    torn: bool,
-}
-
-/// Enters what the log has from `from` on into the queues as they were before. `None` when an entry in between is
-/// missing. What is before `durable` ends nowhere. With `all` every queue on disk is cut back to `from`, else those only
-/// that get an entry.
-fn replay(
-    layout: &Layout<'_>,
-    log: &Log<'_>,
-    from: LogOffset,
-    durable: LogOffset,
-    all: bool,
-) -> Result<Option<Replayed>, SegmentError> {
-    let queues = Queues::new(Arc::clone(layout.queue_files));
-    if all {
-        for (topic, id) in layout.queue_files.list()? {
-            let loaded = layout.queue_files.load_before(&topic, id, log.start(), from)?;
-            queues.insert(topic, id, loaded);
-        }
-    }
-    let mut replay = Replay {
-        queues,
-        log_start: log.start(),
-        from,
-        written: Vec::new(),
-        unknown: HashSet::new(),
-        restarted: HashSet::new(),
-        damaged: Damaged::default(),
-        whole: true,
-    };
-    let mut last_stored_at = Millis(0);
-    let mut records = 0;
-    let mut enter = |replay: &mut Replay, record: &RecordView<'_>| {
-        records += 1;
-        last_stored_at = last_stored_at.max(record.store_timestamp);
-        let mut places = dispatch::places(record).into_iter();
-        places.try_for_each(|place| replay.enter(record, &place))
-    };
-    log.pass(layout.checksums, from, durable, &mut |passed| match passed {
-        Passed::Record(record) => enter(&mut replay, record),
-        Passed::Damaged(path, from, to) => {
-            replay.damaged.add(path, from, to);
-            Ok(())
-        }
-    })?;
-    let Scanned { end, torn } = log.scan(durable, |record| enter(&mut replay, record))?;
-    let queues = replay.end()?;
-    Ok(queues.map(|queues| Replayed { queues, end, last_stored_at, records, torn }))
-}
-
-/// Entries on their way from the log into the queues.
-struct Replay {
-    queues: Queues,
-    log_start: LogOffset,
-    from: LogOffset,
-    /// Queues whose files have entries behind those that were kept, and where these end.
-    written: Vec<(Arc<Queue>, QueueOffset)>,
-    unknown: HashSet<String>,
-    restarted: HashSet<(TopicName, QueueId)>,
-    damaged: Damaged,
-    /// No entry is missing.
-    whole: bool,
-}
-
-impl Replay {
-    fn enter(&mut self, record: &RecordView<'_>, place: &Place<'_>) -> Result<(), SegmentError> {
-        let Some(queue) = self.queue(place)? else { return Ok(()) };
-        let unit =
-            Unit { log_offset: record.log_offset, size: record.total as i32, tags_code: place.tags_code };
-        let all_seen = self.from == self.log_start;
-        let fits = queue.restore(place.queue_offset, unit, all_seen)
-            || self.damaged.fill(&queue, place) && queue.restore(place.queue_offset, unit, all_seen);
-        if !fits && !place.additional {
-            if all_seen {
-                self.restarted.insert((queue.topic().clone(), place.queue_id));
-                queue.restart(place.queue_offset);
-                queue.restore(place.queue_offset, unit, all_seen);
-            }
-            self.whole &= all_seen;
-        }
-        Ok(())
-    }
-
-    /// The queue of a place; none for a place that cannot be.
-    fn queue(&mut self, place: &Place<'_>) -> Result<Option<Arc<Queue>>, SegmentError> {
-        let is_possible = (0..OFFSET_MAX).contains(&place.queue_offset.0) && place.queue_id.0 >= 0;
-        if let Some(queue) = self.queues.get(place.topic, place.queue_id).filter(|_| is_possible) {
-            return Ok(Some(queue));
-        }
-        let Some(topic) = TopicName::parse(place.topic).ok().filter(|_| is_possible) else {
-            if !self.unknown.contains(place.topic) {
-                self.unknown.insert(place.topic.to_owned());
-            }
-            return Ok(None);
-        };
-        let loaded = self.queues.files().load_expected(
-            &topic,
-            place.queue_id,
-            self.log_start,
-            self.from,
-            place.queue_offset,
-        )?;
-        let queue = self.queues.insert(topic, place.queue_id, loaded);
-        if loaded.written > loaded.max {
-            self.written.push((Arc::clone(&queue), loaded.written));
-        }
-        Ok(Some(queue))
-    }
-
-    /// The queues, unless entries are missing. What the files have behind the ends is cleared.
-    fn end(self) -> Result<Option<Queues>, SegmentError> {
-        for topic in self.unknown {
-            tracing::warn!(
-                topic,
-                "records of a topic with an illegal name, queue or offset stay in the log but in no queue"
-            );
-        }
-        for (topic, queue) in self.restarted {
-            tracing::warn!(%topic, %queue, "queue offsets start over in the log: only the newest run can be read");
-        }
-        if !self.whole {
-            return Ok(None);
-        }
-        for (queue, written) in self.written {
-            if written > queue.max() {
-                self.queues.files().clear(queue.topic(), queue.id(), queue.max().0, written.0)?;
-            }
-        }
-        Ok(Some(self.queues))
-    }
 }
 
 /// The segments while recovering.
@@ -324,11 +188,11 @@ impl Log<'_> {
         })
     }
 
-    /// Hands every whole record from `from` on to `each`, and tells where they end.
+    /// Hands every whole record from `from` on to `each`, until that is false, and tells where they end.
     fn scan(
         &self,
         from: LogOffset,
-        mut each: impl FnMut(&RecordView<'_>) -> Result<(), SegmentError>,
+        mut each: impl FnMut(&RecordView<'_>) -> bool,
     ) -> Result<Scanned, SegmentError> {
         let mut position = from.0;
         let mut window = Vec::new();
@@ -345,7 +209,9 @@ impl Log<'_> {
                 match next(rest, LogOffset(position), segment_end - position) {
                     Next::Record(record) => {
                         position += record.total as i64;
-                        each(&record)?;
+                        if !each(&record) {
+                            break 'segments;
+                        }
                     }
                     Next::Blank => {
                         position = segment_end;

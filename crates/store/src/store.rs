@@ -21,7 +21,7 @@ use crate::flush::{Flushing, NOTE_LOG_BYTES};
 use crate::index::{Index, IndexError, IndexOptions, KeyHasher, KeyHashes};
 use crate::planted::{Bug, planted};
 use crate::queues::Queues;
-use crate::recovery::{self, Known, Layout, RecoveryReport};
+use crate::recovery::{self, Beside, Known, Layout, RecoveryReport};
 use crate::segments::SegmentError;
 
 /// Bytes of recent records in memory.
@@ -56,6 +56,8 @@ pub struct StoreOptions {
     pub flush: FlushPolicy,
     /// Written to the `abort` file, so that a person sees who had the store open.
     pub process_id: u32,
+    /// How two threads recover it after a crash; `None`: the caller does alone.
+    pub beside: Option<Beside>,
 }
 
 impl StoreOptions {
@@ -69,6 +71,7 @@ impl StoreOptions {
             index: None,
             flush: FlushPolicy::Async,
             process_id: 0,
+            beside: None,
         }
     }
 }
@@ -149,6 +152,7 @@ impl Store {
             segment_bytes: options.segment_bytes,
             checksums: &checksums,
             queue_files: &queue_files,
+            beside: options.beside,
         };
         let ends = Known { dispatched: known, durable: durable_known, java };
         let recovered = recovery::recover(&layout, clean, ends)?;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, RwLock};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -397,6 +397,12 @@ fn store_options(settings: &BrokerSettings) -> StoreOptions {
             FlushDiskType::SyncFlush => FlushPolicy::Sync,
         },
         process_id: std::process::id(),
+        beside: Some(|one, other| {
+            thread::scope(|scope| {
+                scope.spawn(one);
+                other();
+            });
+        }),
     }
 }
 

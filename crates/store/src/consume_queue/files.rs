@@ -166,12 +166,26 @@ impl QueueFiles {
                 None => return Ok(true),
             },
         };
+        self.read_file(&*file, base, offset.0, count, patience, units)
+    }
+
+    /// The same of the file that begins at stream position `base`.
+    pub(super) fn read_file(
+        &self,
+        file: &dyn DiskFile,
+        base: i64,
+        offset: i64,
+        count: usize,
+        patience: Patience,
+        units: &mut Vec<Unit>,
+    ) -> Result<bool, DiskError> {
+        let position = offset * UNIT_BYTES;
         let bytes = (count as i64 * UNIT_BYTES).min(base + self.file_bytes - position);
         let mut buffer = vec![0; bytes as usize];
         let at = (position - base) as u64;
         let read = match patience {
-            Patience::Disk => disk::read_full_at(&*file, &mut buffer, at)?,
-            Patience::Resident => match disk::read_resident_at(&*file, &mut buffer, at)? {
+            Patience::Disk => disk::read_full_at(file, &mut buffer, at)?,
+            Patience::Resident => match disk::read_resident_at(file, &mut buffer, at)? {
                 Some(read) => read,
                 None => return Ok(false),
             },

@@ -3,11 +3,15 @@
 //! Files are written behind the log and may be older than it, damaged, or of another broker: their end is taken for
 //! what it is only when the caller has looked at the last entry.
 
+use std::io::ErrorKind;
+use std::sync::Arc;
+
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, QueueId, QueueOffset};
 
 use super::{QueueFiles, UNIT_BYTES, Unit};
-use crate::disk::DiskError;
+use crate::commit_log::Patience;
+use crate::disk::{DiskError, DiskFile};
 use crate::segments::{self, Found, SegmentError};
 
 /// Entries looked at at once behind an expected end.
@@ -22,6 +26,16 @@ pub(crate) struct Loaded {
     pub max: QueueOffset,
     /// End of what the files had: entries from `max` on were cut off, or are to be.
     pub written: QueueOffset,
+}
+
+/// Entries about the end that a queue is expected to have.
+struct Around {
+    /// Offset with which the files begin, and the entry there if it was read.
+    begin: i64,
+    first: Option<Unit>,
+    /// The entries that were read, and the offset of the first.
+    from: i64,
+    units: Vec<Unit>,
 }
 
 impl QueueFiles {
@@ -91,34 +105,58 @@ impl QueueFiles {
         expected: QueueOffset,
     ) -> Result<Loaded, SegmentError> {
         let end = expected.0;
-        let begin = match end < self.file_bytes / UNIT_BYTES && self.begins_at_zero(topic, id)? {
-            true => 0,
-            false => match self.find(topic, id)?.first() {
-                Some(first) => first.base / UNIT_BYTES,
-                None => return Ok(Loaded::default()),
-            },
+        let is_old = |unit: &Unit| unit.log_offset < cut && !unit.is_filler();
+        let Some(Around { begin, first, from, units }) = self.around(topic, id, end)? else {
+            return Ok(Loaded::default());
         };
         let is_inside = if begin == 0 { end >= 0 } else { end > begin };
-        if is_inside && end <= OFFSET_MAX {
-            let from = (end - 1).max(0);
-            let mut units = Vec::with_capacity(LOOK_AHEAD_UNITS);
-            self.read(topic, id, QueueOffset(from), LOOK_AHEAD_UNITS, &mut units)?;
-            if end * UNIT_BYTES % self.file_bytes == 0 && end > 0 && units.len() == 1 {
+        let (before, behind) = units.split_at(((end - from).max(0) as usize).min(units.len()));
+        let agrees = before.len() as i64 == end - from
+            && before.last().is_none_or(is_old)
+            && !behind.first().is_some_and(is_old);
+        if !is_inside || !agrees {
+            return self.load_before(topic, id, log_start, cut);
+        }
+        let seen = end + behind.len() as i64;
+        let all_seen = behind.len() < LOOK_AHEAD_UNITS && seen * UNIT_BYTES % self.file_bytes != 0;
+        let written = match all_seen {
+            true => seen,
+            false => self.written_end(topic, id, &self.find(topic, id)?)?.max(seen),
+        };
+        let min = match first {
+            Some(first) if first.log_offset >= log_start && !first.is_filler() => begin,
+            _ => self.first_at_or_after(topic, id, begin, end, log_start)?,
+        };
+        Ok(Loaded { min: QueueOffset(min), max: expected, written: QueueOffset(written) })
+    }
+
+    /// The entries before and behind `end`, the first ones where most queues have them: in a file that begins at 0, of
+    /// which only one read is needed. `None` when there are no files.
+    fn around(&self, topic: &TopicName, id: QueueId, end: i64) -> Result<Option<Around>, SegmentError> {
+        if (0..self.file_bytes / UNIT_BYTES).contains(&end)
+            && let Some(file) = self.open_first(topic, id)?
+        {
+            let from = if end <= LOOK_AHEAD_UNITS as i64 { 0 } else { end - 1 };
+            let count = (end - from) as usize + LOOK_AHEAD_UNITS;
+            let read = |from, count| {
+                let mut units = Vec::with_capacity(count);
+                self.read_file(&*file, 0, from, count, Patience::Disk, &mut units).map(|_| units)
+            };
+            let units = read(from, count)?;
+            let first = if from > 0 { read(0, 1)?.pop() } else { units.first().copied() };
+            return Ok(Some(Around { begin: 0, first, from, units }));
+        }
+        let found = self.find(topic, id)?;
+        let Some(file) = found.first() else { return Ok(None) };
+        let mut units = Vec::new();
+        let from = (end - 1).max(0);
+        if end <= OFFSET_MAX {
+            self.read(topic, id, QueueOffset(from), LOOK_AHEAD_UNITS + 1, &mut units)?;
+            if end * UNIT_BYTES % self.file_bytes == 0 && units.len() == 1 {
                 units.extend(self.unit(topic, id, end)?);
             }
-            let old = units.iter().take_while(|unit| unit.log_offset < cut && !unit.is_filler()).count();
-            if old as i64 == end - from {
-                let seen = from + units.len() as i64;
-                let all_seen = units.len() < LOOK_AHEAD_UNITS && seen * UNIT_BYTES % self.file_bytes != 0;
-                let written = match all_seen {
-                    true => seen,
-                    false => self.written_end(topic, id, &self.find(topic, id)?)?.max(seen),
-                };
-                let min = self.first_at_or_after(topic, id, begin, end, log_start)?;
-                return Ok(Loaded { min: QueueOffset(min), max: expected, written: QueueOffset(written) });
-            }
         }
-        self.load_before(topic, id, log_start, cut)
+        Ok(Some(Around { begin: file.base / UNIT_BYTES, first: None, from, units }))
     }
 
     /// Deletes files whose last entry, and so every one, is of a record before `log_start`; never the last file.
@@ -155,15 +193,15 @@ impl QueueFiles {
         Ok(self.disk.sync_directory(&self.directory(topic, id))?)
     }
 
-    /// Whether the file with which most queues begin is there, as it should be. That costs less than listing.
-    fn begins_at_zero(&self, topic: &TopicName, id: QueueId) -> Result<bool, DiskError> {
-        let Some(file) = self.file(topic, id, 0)? else { return Ok(false) };
-        let is_whole = file.len()? == self.file_bytes as u64;
-        if !is_whole {
-            // It may be removed.
-            self.close(topic, id);
+    /// The file with which most queues begin, if it is there as it should be. That costs less than listing; it is not
+    /// kept open, for very many are looked at once.
+    fn open_first(&self, topic: &TopicName, id: QueueId) -> Result<Option<Arc<dyn DiskFile>>, DiskError> {
+        let path = self.directory(topic, id).join(segments::name(0));
+        match self.disk.open(&path, false) {
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+            Ok(file) => Ok((file.len()? == self.file_bytes as u64).then_some(file)),
         }
-        Ok(is_whole)
     }
 
     fn find(&self, topic: &TopicName, id: QueueId) -> Result<Vec<Found>, SegmentError> {

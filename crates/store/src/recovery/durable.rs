@@ -34,7 +34,8 @@ pub(super) enum Passed<'a> {
     Damaged(&'a Path, LogOffset, LogOffset),
 }
 
-type Each<'e> = &'e mut dyn FnMut(Passed<'_>) -> Result<(), SegmentError>;
+/// False ends the pass.
+type Each<'e> = &'e mut dyn FnMut(Passed<'_>) -> bool;
 
 impl Log<'_> {
     /// Hands what stands at `from..to` to `each`, in order. What the checksums can put right counts as whole.
@@ -50,7 +51,9 @@ impl Log<'_> {
             if first < last {
                 let sums =
                     SumFile::open(self.disk, checksums.join(segments::name(segment.base)), segment.base)?;
-                self.pass_segment(segment, &sums, first, last, each)?;
+                if !self.pass_segment(segment, &sums, first, last, each)? {
+                    break;
+                }
             }
         }
         Ok(())
@@ -63,7 +66,7 @@ impl Log<'_> {
         from: i64,
         to: i64,
         each: Each<'_>,
-    ) -> Result<(), SegmentError> {
+    ) -> Result<bool, SegmentError> {
         let segment_end = segment.base + self.segment_bytes;
         let (mut at, mut bytes, mut lost) = (from, WINDOW_BYTES as i64, None);
         let mut buffer = Vec::new();
@@ -74,25 +77,25 @@ impl Log<'_> {
             if piece.end() < last {
                 break;
             }
-            let mut result = Ok(());
+            let mut goes_on = true;
             let stop = walk(&piece, at, segment_end, to, lost.is_some(), |met| {
                 let (start, end) = match &met {
                     Met::Record(record) => (record.log_offset, None),
                     Met::Damaged { from, to: end, .. } => (*from, Some(LogOffset(end.0.min(to)))),
                 };
-                if result.is_ok()
-                    && let Some(lost) = lost.take()
-                {
-                    result = each(Passed::Damaged(&segment.path, LogOffset(lost), start));
+                if goes_on && let Some(lost) = lost.take() {
+                    goes_on = each(Passed::Damaged(&segment.path, LogOffset(lost), start));
                 }
-                if result.is_ok() {
-                    result = match (&met, end) {
+                if goes_on {
+                    goes_on = match (&met, end) {
                         (Met::Record(record), _) => each(Passed::Record(record)),
                         (_, end) => each(Passed::Damaged(&segment.path, start, end.unwrap_or(start))),
                     };
                 }
             });
-            result?;
+            if !goes_on {
+                return Ok(false);
+            }
             bytes = WINDOW_BYTES as i64;
             at = match stop {
                 Stop::End | Stop::SegmentEnd(_) => to,
@@ -109,7 +112,7 @@ impl Log<'_> {
         }
         // A file that ends early has nothing from there on.
         let rest = lost.or((at < to).then_some(at));
-        rest.map_or(Ok(()), |lost| each(Passed::Damaged(&segment.path, LogOffset(lost), LogOffset(to))))
+        Ok(rest.is_none_or(|lost| each(Passed::Damaged(&segment.path, LogOffset(lost), LogOffset(to)))))
     }
 
     /// Reads `from..to`, which begins and ends with a block, and compares it with its sums. Bytes that the device does
