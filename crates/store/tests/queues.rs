@@ -344,3 +344,54 @@ fn a_queue_that_does_not_begin_at_0_is_found_again() {
         store.close().unwrap();
     }
 }
+
+#[test]
+fn two_threads_recover_what_one_does_and_stop_when_a_call_to_the_disk_fails() {
+    let disk = MemoryDisk::new();
+    let store = open(&disk);
+    // More than the threads hand on at once, so that one of them has to wait for the other.
+    let (queues, messages) = (40, 400);
+    for n in 0..messages {
+        for id in 0..queues {
+            append(&store, "T", id);
+        }
+        if n == messages / 2 {
+            store.flush().unwrap();
+        }
+    }
+    drop(store);
+    let two_threads = || StoreOptions {
+        beside: Some(|one, other| {
+            std::thread::scope(|scope| {
+                scope.spawn(one);
+                other();
+            });
+        }),
+        ..options(FlushPolicy::Async)
+    };
+    let recover = |disk: &MemoryDisk, options| {
+        let before = disk.calls();
+        let opened = Store::open(Arc::new(disk.clone()), options);
+        (opened, disk.calls() - before)
+    };
+    let killed = disk.crash(Crash::KeepAll);
+    let (alone, calls) = recover(&killed.crash(Crash::KeepAll), options(FlushPolicy::Async));
+    let (together, _) = recover(&killed.crash(Crash::KeepAll), two_threads());
+    let ((alone, expected), (together, report)) = (alone.unwrap(), together.unwrap());
+    assert_eq!(report, expected);
+    assert!(report.records > 2048 * 3, "{report:?}");
+    for id in 0..queues {
+        assert_eq!(count(&together, "T", id), count(&alone, "T", id));
+    }
+    drop((alone, together));
+    let mut failures = 0;
+    for call in (1..calls).step_by(97) {
+        let disk = killed.crash(Crash::KeepAll);
+        disk.fail_nth(call, Fault::Io);
+        failures += usize::from(recover(&disk, two_threads()).0.is_err());
+        disk.heal();
+        let store = recover(&disk, two_threads()).0.unwrap().0;
+        assert_eq!(count(&store, "T", 0), i64::from(messages));
+    }
+    assert!(failures > 0, "a failing call was met");
+}
