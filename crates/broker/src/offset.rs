@@ -76,6 +76,12 @@ impl From<Standing> for i64 {
     }
 }
 
+/// The key of a group's offsets in a topic.
+fn key_of(topic: &str, group: &str) -> String {
+    // Not formatted: made for each pull that commits.
+    [topic, "@", group].concat()
+}
+
 impl Offsets {
     /// Loads the offsets. The log ends at `log_end`; `clean` tells whether the store was closed in order.
     pub fn open(
@@ -103,7 +109,7 @@ impl Offsets {
         topic: &str,
         queue: QueueId,
     ) -> Result<Option<QueueOffset>, DiskError> {
-        let key = format!("{topic}@{group}");
+        let key = key_of(topic, group);
         let (standing, opened_at) = {
             let table = self.table.lock().expect(POISONED);
             let Some(standing) = table.offset_table.get(&key).and_then(|queues| queues.get(&queue.0)) else {
@@ -136,7 +142,7 @@ impl Offsets {
     /// Moves a group in a queue, also backwards.
     pub fn set(&self, group: &str, topic: &str, queue: QueueId, offset: QueueOffset) {
         let mut table = self.table.lock().expect(POISONED);
-        let queues = table.offset_table.entry(format!("{topic}@{group}")).or_default();
+        let queues = table.offset_table.entry(key_of(topic, group)).or_default();
         let before = queues.insert(queue.0, Standing::committed(offset));
         if before.is_none_or(|before| before.offset != offset.0) {
             self.unsaved.store(true, Ordering::Release);
@@ -147,7 +153,7 @@ impl Offsets {
     /// that came by another connection, so it never takes one back.
     pub fn advance(&self, group: &str, topic: &str, queue: QueueId, offset: QueueOffset) {
         let mut table = self.table.lock().expect(POISONED);
-        let queues = table.offset_table.entry(format!("{topic}@{group}")).or_default();
+        let queues = table.offset_table.entry(key_of(topic, group)).or_default();
         match queues.get_mut(&queue.0) {
             Some(now) if now.offset >= offset.0 && !planted(Bug::OffsetRolledBack) => {
                 now.at_least = now.at_least.max(offset.0);
