@@ -68,6 +68,17 @@ impl Unit {
         (unit.log_offset.0 >= 0 && size > 0).then_some(unit)
     }
 
+    /// Appends to `units` the entries up to the first one that cannot be one; returns how many these are.
+    pub(crate) fn decode_all(entries: &[[u8; UNIT_BYTES as usize]], units: &mut Vec<Unit>) -> usize {
+        let before = units.len();
+        units.reserve(entries.len());
+        for entry in entries {
+            let Some(unit) = Unit::decode(entry) else { break };
+            units.push(unit);
+        }
+        units.len() - before
+    }
+
     pub(crate) fn is_filler(&self) -> bool {
         self.size == FILLER_SIZE && self.log_offset.0 == 0
     }

@@ -31,7 +31,8 @@ pub(super) struct Ahead {
     pub topic: TopicName,
     pub id: QueueId,
     pub from: i64,
-    pub units: Vec<Unit>,
+    /// As they stand in the file.
+    pub bytes: Vec<u8>,
     /// Offset behind the last entry that was asked for.
     pub next: i64,
 }
@@ -77,9 +78,13 @@ impl Ahead {
 
     /// Appends to `units` the `count` entries from `offset` on, if they are all here.
     pub fn take(&mut self, offset: i64, count: usize, units: &mut Vec<Unit>) -> bool {
-        let found = usize::try_from(offset - self.from).ok().and_then(|at| self.units.get(at..at + count));
-        let Some(found) = found else { return false };
-        units.extend_from_slice(found);
+        let Ok(from) = usize::try_from(offset - self.from) else { return false };
+        let Some(found) = self.bytes.as_chunks().0.get(from..from + count) else { return false };
+        let decoded = Unit::decode_all(found, units);
+        if decoded < count {
+            units.truncate(units.len() - decoded);
+            return false;
+        }
         self.next = offset + count as i64;
         true
     }

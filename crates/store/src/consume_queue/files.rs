@@ -135,13 +135,12 @@ impl QueueFiles {
             }
             goes_on = (ahead.from..=ahead.next).contains(&offset.0);
         }
-        let mut read = place.take().map_or_else(Vec::new, |ahead| ahead.units);
-        read.clear();
+        let mut bytes = place.take().map_or_else(Vec::new, |ahead| ahead.bytes);
         let wanted = if goes_on { count.max(AHEAD_UNITS.min(until - offset.0) as usize) } else { count };
-        let is_resident = self.read_patiently(topic, id, offset, wanted, patience, &mut read)?;
-        units.extend(read.iter().take(count));
-        let next = offset.0 + read.len().min(count) as i64;
-        *place = Some(Ahead { topic: topic.clone(), id, from: offset.0, units: read, next });
+        let is_resident = self.read_bytes(topic, id, offset, wanted, patience, &mut bytes)?;
+        let (whole, _) = bytes.as_chunks();
+        let next = offset.0 + Unit::decode_all(&whole[..whole.len().min(count)], units) as i64;
+        *place = Some(Ahead { topic: topic.clone(), id, from: offset.0, bytes, next });
         Ok(is_resident)
     }
 
@@ -155,18 +154,36 @@ impl QueueFiles {
         patience: Patience,
         units: &mut Vec<Unit>,
     ) -> Result<bool, DiskError> {
+        let mut bytes = Vec::new();
+        let is_resident = self.read_bytes(topic, id, offset, count, patience, &mut bytes)?;
+        Unit::decode_all(bytes.as_chunks().0, units);
+        Ok(is_resident)
+    }
+
+    /// Fills `buffer` with the entries as they stand in their file, up to `count` of them; what was in it is lost. False
+    /// when they are not in memory and `patience` does not reach further.
+    fn read_bytes(
+        &self,
+        topic: &TopicName,
+        id: QueueId,
+        offset: QueueOffset,
+        count: usize,
+        patience: Patience,
+        buffer: &mut Vec<u8>,
+    ) -> Result<bool, DiskError> {
         let position = offset.0 * UNIT_BYTES;
         let base = position - position % self.file_bytes;
         let file = match self.open.get(&(topic.clone(), id, base)) {
-            Some(file) => file,
+            Some(file) => Some(file),
             // Opening a file may have to wait for the disk too.
-            None if patience == Patience::Resident => return Ok(false),
-            None => match self.file(topic, id, base)? {
-                Some(file) => file,
-                None => return Ok(true),
-            },
+            None if patience == Patience::Resident => None,
+            None => self.file(topic, id, base)?,
         };
-        self.read_file(&*file, base, offset.0, count, patience, units)
+        let Some(file) = file else {
+            buffer.clear();
+            return Ok(patience == Patience::Disk);
+        };
+        self.read_file(&*file, base, offset.0, count, patience, buffer)
     }
 
     /// The same of the file that begins at stream position `base`.
@@ -177,22 +194,18 @@ impl QueueFiles {
         offset: i64,
         count: usize,
         patience: Patience,
-        units: &mut Vec<Unit>,
+        buffer: &mut Vec<u8>,
     ) -> Result<bool, DiskError> {
         let position = offset * UNIT_BYTES;
         let bytes = (count as i64 * UNIT_BYTES).min(base + self.file_bytes - position);
-        let mut buffer = vec![0; bytes as usize];
+        buffer.resize(bytes as usize, 0);
         let at = (position - base) as u64;
         let read = match patience {
-            Patience::Disk => disk::read_full_at(file, &mut buffer, at)?,
-            Patience::Resident => match disk::read_resident_at(file, &mut buffer, at)? {
-                Some(read) => read,
-                None => return Ok(false),
-            },
+            Patience::Disk => Some(disk::read_full_at(file, buffer, at)?),
+            Patience::Resident => disk::read_resident_at(file, buffer, at)?,
         };
-        let (whole, _) = buffer[..read].as_chunks::<{ UNIT_BYTES as usize }>();
-        units.extend(whole.iter().map_while(Unit::decode));
-        Ok(true)
+        buffer.truncate(read.unwrap_or(0));
+        Ok(read.is_some())
     }
 
     /// Writes entries from `offset` on, filling a first file up to there. What is to be synced is added to `unsynced`.

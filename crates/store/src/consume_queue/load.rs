@@ -138,9 +138,12 @@ impl QueueFiles {
         {
             let from = if end <= LOOK_AHEAD_UNITS as i64 { 0 } else { end - 1 };
             let count = (end - from) as usize + LOOK_AHEAD_UNITS;
-            let read = |from, count| {
+            let mut bytes = Vec::new();
+            let mut read = |from, count| {
+                self.read_file(&*file, 0, from, count, Patience::Disk, &mut bytes)?;
                 let mut units = Vec::with_capacity(count);
-                self.read_file(&*file, 0, from, count, Patience::Disk, &mut units).map(|_| units)
+                Unit::decode_all(bytes.as_chunks().0, &mut units);
+                Ok::<_, DiskError>(units)
             };
             let units = read(from, count)?;
             let first = if from > 0 { read(0, 1)?.pop() } else { units.first().copied() };
