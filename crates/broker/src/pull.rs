@@ -1,21 +1,24 @@
 //! Pulling: messages of a queue from an offset on, or a wait for the next one.
 //!
-//! Reading order: here what is asked and what there is, [`chosen`] what the filter lets pass, [`reply`] the answer,
-//! [`waiters`] the pulls that wait for a message, [`cold`] those that wait for the disk.
+//! Reading order: here what is asked and what there is, [`chosen`] what the filter lets pass, [`reply`] the answer and
+//! [`head`] its head, [`waiters`] the pulls that wait for a message, [`cold`] those that wait for the disk.
 
 mod chosen;
 mod cold;
+mod head;
 mod reply;
 mod waiters;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use cometmq_protocol::body::client::SubscriptionGroupConfig;
 use cometmq_protocol::body::topic::permission;
 use cometmq_protocol::headers::pull::{PullMessageHeader, PullMessageReply, pull_flag};
 use cometmq_protocol::message::tags::TagFilter;
-use cometmq_protocol::names::GroupName;
+use cometmq_protocol::names::{GroupName, TopicName};
 use cometmq_protocol::{
     ConnectionId, Millis, Peer, QueueId, QueueOffset, Reply, ResponseCode, SerializeType,
 };
@@ -27,6 +30,7 @@ use crate::effects::{Delivery, Effects};
 
 use chosen::Chosen;
 pub use cold::{ColdPull, ColdPulls};
+use head::Shape;
 pub use waiters::Waiters;
 
 /// Most messages in one reply.
@@ -38,20 +42,23 @@ const SCANNED_MAX: usize = 4096;
 /// Longest wait that a client may ask for.
 const SUSPEND_MS_MAX: i64 = 60_000;
 
+thread_local! {
+    /// Memory for the entries that this thread looks at next.
+    static UNITS: Cell<Vec<Unit>> = const { Cell::new(Vec::new()) };
+}
+
 /// A pull that was found to be in order.
 #[derive(Clone, Debug)]
 pub(crate) struct Pull {
     pub connection: ConnectionId,
     pub opaque: i32,
     pub serialize_type: SerializeType,
-    pub topic: Arc<str>,
+    pub topic: TopicName,
     pub queue_id: QueueId,
     offset: QueueOffset,
     count: usize,
     filter: Arc<Filter>,
-    topic_sys_flag: i32,
-    group_sys_flag: i32,
-    broker_id: i64,
+    shape: Shape,
 }
 
 /// What a pull came to.
@@ -115,10 +122,10 @@ impl Broker {
         out: &mut BytesMut,
         effects: &mut Effects,
     ) {
-        if patience == Patience::Resident && !self.store.is_queue_at_hand(&pull.topic, pull.queue_id) {
+        let Some(found) = self.store.queue_patiently(&pull.topic, pull.queue_id, patience) else {
             return self.leave_to_shell(pull, deadline, out, effects);
-        }
-        let queue = match self.store.queue(&pull.topic, pull.queue_id) {
+        };
+        let queue = match found {
             Ok(queue) => queue,
             Err(error) => {
                 let refusal = unreadable(&pull.topic, pull.queue_id, &error);
@@ -136,7 +143,7 @@ impl Broker {
             Some(deadline) => {
                 let offset = pull.offset;
                 // The queue may not exist yet: it must, to be awaited.
-                let made = match (&queue, self.topics.get(&pull.topic)) {
+                let made = match (&queue, self.topics.get(pull.topic.as_str())) {
                     (None, Some(topic)) => self.store.queue_or_create(&topic.name, pull.queue_id).map(Some),
                     _ => Ok(queue.clone()),
                 };
@@ -163,7 +170,7 @@ impl Broker {
 
     /// Looks again at the pulls that wait for `queue`, which got a message.
     pub(crate) fn wake(&self, queue: &Queue, effects: &mut Effects) {
-        for (pull, deadline) in self.waiters.take(queue.topic().as_str(), queue.id()) {
+        for (pull, deadline) in self.waiters.take(queue.topic(), queue.id()) {
             let connection = pull.connection;
             let mut out = BytesMut::new();
             let patience = Patience::Resident;
@@ -215,14 +222,11 @@ impl Broker {
         if self.config.permission & permission::READ == 0 {
             return Err(forbidden(1, format!("the broker[{broker}] pulling message is forbidden")));
         }
-        let name = GroupName::parse(&header.consumer_group)
-            .map_err(|error| Reply::refuse(ResponseCode::InvalidParameter, error.to_string()))?;
-        let group = self.groups.get_or_create(&name, now).ok_or_else(|| {
-            let remark = format!(
-                "subscription group [{name}] does not exist; create it, or set autoCreateSubscriptionGroup=true"
-            );
-            Reply::refuse(ResponseCode::SubscriptionGroupNotExist, remark)
-        })?;
+        let name = &*header.consumer_group;
+        let group = match self.groups.get(name) {
+            Some(group) => group,
+            None => self.new_group(name, now)?,
+        };
         if !group.consume_enable {
             return Err(forbidden(2, format!("subscription group no permission, {name}")));
         }
@@ -251,14 +255,28 @@ impl Broker {
             connection: peer.connection,
             opaque,
             serialize_type,
-            topic: header.topic.as_ref().into(),
+            topic: topic.name.clone(),
             queue_id: QueueId(header.queue_id),
             offset: QueueOffset(header.queue_offset),
             count: (header.max_msg_nums.max(1) as usize).min(MESSAGES_MAX),
             filter,
-            topic_sys_flag: topic.config.topic_sys_flag,
-            group_sys_flag: group.group_sys_flag,
-            broker_id: group.broker_id,
+            shape: Shape {
+                topic_sys_flag: topic.config.topic_sys_flag,
+                group_sys_flag: group.group_sys_flag,
+                broker_id: group.broker_id,
+            },
+        })
+    }
+
+    /// The settings of a group that is not known yet.
+    fn new_group(&self, name: &str, now: Millis) -> Result<Arc<SubscriptionGroupConfig>, Reply> {
+        let name = GroupName::parse(name)
+            .map_err(|error| Reply::refuse(ResponseCode::InvalidParameter, error.to_string()))?;
+        self.groups.get_or_create(&name, now).ok_or_else(|| {
+            let remark = format!(
+                "subscription group [{name}] does not exist; create it, or set autoCreateSubscriptionGroup=true"
+            );
+            Reply::refuse(ResponseCode::SubscriptionGroupNotExist, remark)
         })
     }
 
@@ -325,7 +343,7 @@ impl Broker {
             pull.count.max(SCANNED_MIN)
         };
         let mut chosen = Chosen::new(pull.count);
-        let mut units = Vec::with_capacity(step);
+        let mut units = UNITS.take();
         while !chosen.is_full && chosen.scanned < SCANNED_MAX {
             units.clear();
             match queue.read_patiently(pull.offset + chosen.scanned as i64, step, patience, &mut units) {
@@ -349,6 +367,7 @@ impl Broker {
             }
             chosen.add(&units, pull);
         }
+        UNITS.set(units);
         let next = pull.offset + chosen.scanned as i64;
         match (chosen.scanned, chosen.units) {
             (0, _) => nothing(PullRetryImmediately, "MESSAGE_WAS_REMOVING", pull.offset),
@@ -359,8 +378,8 @@ impl Broker {
 }
 
 /// A queue whose files cannot be read may have messages: its offsets must not be made up.
-fn unreadable(topic: &str, queue: QueueId, error: &DiskError) -> Reply {
-    tracing::error!(topic, %queue, %error, "queue not readable");
+fn unreadable(topic: &TopicName, queue: QueueId, error: &DiskError) -> Reply {
+    tracing::error!(%topic, %queue, %error, "queue not readable");
     Reply::refuse(ResponseCode::SystemError, format!("queue {queue} of {topic} not readable: {error}"))
 }
 

@@ -51,7 +51,7 @@ pub(crate) use damage::Identity;
 pub use damage::Wrong;
 pub(crate) use piece::Piece;
 pub use read::{Found, Patience};
-pub(crate) use read::{NotResident, Wanted};
+pub(crate) use read::{NotResident, Sought, Wanted};
 
 /// Sizes and places of a commit log.
 #[derive(Clone, Debug)]

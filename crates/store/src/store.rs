@@ -12,7 +12,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::checkpoint::{DispatchedPosition, DurablePosition, JavaCheckpoint};
 use crate::commit_log::{
-    AppendError, Appended, CommitLog, CommitLogOptions, Ends, Found, Identity, Patience, Wanted, Wrong,
+    AppendError, Appended, CommitLog, CommitLogOptions, Ends, Found, Patience, Sought, Wrong,
 };
 use crate::consume_queue::{Queue, QueueFiles, UNIT_BYTES, Unit, Unsynced};
 use crate::disk::{self, Disk, DiskError, DiskLock};
@@ -230,12 +230,20 @@ impl Store {
         self.queues.find(&topic, id, &self.log)
     }
 
-    /// Whether [`Store::queue`] and [`Store::queue_or_create`] answer for this queue without waiting for the disk.
-    pub fn is_queue_at_hand(&self, topic: &str, id: QueueId) -> bool {
-        if self.queues.get(topic, id).is_some() {
-            return true;
+    /// As [`Store::queue`]; `None` when `patience` does not reach as far as that needs.
+    pub fn queue_patiently(
+        &self,
+        topic: &TopicName,
+        id: QueueId,
+        patience: Patience,
+    ) -> Option<Result<Option<Arc<Queue>>, DiskError>> {
+        if let Some(queue) = self.queues.get(topic.as_str(), id) {
+            return Some(Ok(Some(queue)));
         }
-        TopicName::parse(topic).map_or(true, |topic| self.queues.is_absent(&topic, id))
+        match patience {
+            Patience::Resident => self.queues.is_absent(topic, id).then_some(Ok(None)),
+            Patience::Disk => Some(self.queues.find(topic, id, &self.log)),
+        }
     }
 
     /// A queue to append to, loaded or made if need be. Callers bound the ids by the topic's settings. An error does
@@ -350,9 +358,10 @@ impl Store {
         scratch: &mut Vec<u8>,
         each: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<(), DiskError> {
-        let wanted: Vec<Wanted<'_>> = units.iter().map(|unit| wanted(unit, None)).collect();
+        let entries: Vec<_> = units.iter().map(|unit| (QueueOffset(0), *unit)).collect();
+        let sought = Sought { entries: &entries, queue: None };
         let mut result = Ok(());
-        self.log.read(&wanted, Patience::Disk, scratch, &mut |found| match found {
+        self.log.read(sought, Patience::Disk, scratch, &mut |found| match found {
             Ok(record) => each(record),
             Err(Wrong::Unreadable(error)) => {
                 result = Err(error);
@@ -373,13 +382,10 @@ impl Store {
         units: &[(QueueOffset, Unit)],
         patience: Patience,
         scratch: &mut Vec<u8>,
-        each: &mut dyn FnMut(Found<'_>) -> bool,
+        each: &mut impl FnMut(Found<'_>) -> bool,
     ) -> bool {
-        let (topic, queue_id) = (queue.topic().as_str(), queue.id());
-        let identity = |queue_offset| Some(Identity { topic, queue_id, queue_offset });
-        let wanted: Vec<Wanted<'_>> =
-            units.iter().map(|(offset, unit)| wanted(unit, identity(*offset))).collect();
-        self.log.read(&wanted, patience, scratch, each)
+        let sought = Sought { entries: units, queue: Some((queue.topic().as_str(), queue.id())) };
+        self.log.read(sought, patience, scratch, each)
     }
 
     /// The store time of the message at `offset`, if it is there.
@@ -447,11 +453,6 @@ impl Store {
         }
         Ok(())
     }
-}
-
-/// The record that an entry points to.
-fn wanted<'a>(unit: &Unit, identity: Option<Identity<'a>>) -> Wanted<'a> {
-    Wanted { offset: unit.log_offset, size: unit.size as usize, identity }
 }
 
 fn log_options(options: &StoreOptions) -> CommitLogOptions {

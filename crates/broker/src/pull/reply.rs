@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 
 use bytes::BytesMut;
-use cometmq_protocol::headers::pull::PullMessageReply;
-use cometmq_protocol::{Header, QueueOffset, Reply, ResponseCode};
+use cometmq_protocol::{QueueOffset, Reply, ResponseCode};
 use cometmq_store::{DiskError, Patience, Queue, Unit, Wrong};
 
+use super::chosen::CHOSEN;
+use super::head::encode as header;
 use super::{NotResident, Outcome, Pull};
 use crate::broker::Broker;
 
@@ -60,6 +61,7 @@ impl Broker {
             }
         };
         if delivered.messages == units.len() {
+            CHOSEN.set(units);
             return Ok(());
         }
         let body = out.split_off(body_start);
@@ -108,30 +110,36 @@ impl Broker {
         out: &mut BytesMut,
     ) -> Result<Delivered, NotResident> {
         let mut delivered = Delivered { messages: 0, next, unreadable: None };
-        let mut rest = units.iter();
+        let offset_of = |index: usize| units.get(index).map_or(next, |(offset, _)| *offset);
+        let mut seen = 0;
         let mut stopped_at = None;
         let mut read = |scratch: &mut Vec<u8>| {
             self.store.read_messages(queue, units, patience, scratch, &mut |found| {
-                let offset = rest.next().map_or(next, |(offset, _)| *offset);
-                match found {
+                seen += 1;
+                let wrong = match found {
                     Ok(record) => {
                         out.extend_from_slice(record);
                         delivered.messages += 1;
+                        return true;
                     }
+                    Err(wrong) => wrong,
+                };
+                let offset = offset_of(seen - 1);
+                match wrong {
                     // Whoever may wait for the disk finds out more.
-                    Err(_) if patience == Patience::Resident => {
+                    _ if patience == Patience::Resident => {
                         stopped_at = Some(offset);
                         return false;
                     }
-                    Err(Wrong::Block(_)) => {}
-                    Err(_) if delivered.messages > 0 => {
+                    Wrong::Block(_) => {}
+                    _ if delivered.messages > 0 => {
                         stopped_at = Some(offset);
                         return false;
                     }
-                    Err(Wrong::Unreadable(error)) => {
+                    Wrong::Unreadable(error) => {
                         delivered.unreadable.get_or_insert((offset, error));
                     }
-                    Err(Wrong::Other | Wrong::Missing | Wrong::Record(_)) => {
+                    Wrong::Other | Wrong::Missing | Wrong::Record(_) => {
                         if self.is_restored(queue, offset) {
                             stopped_at = Some(offset);
                             return false;
@@ -142,7 +150,7 @@ impl Broker {
             })
         };
         if !SCRATCH.with_borrow_mut(&mut read) {
-            stopped_at = Some(rest.next().map_or(next, |(offset, _)| *offset));
+            stopped_at = Some(offset_of(seen));
         }
         // What is in memory is delivered at once; the next pull waits for the disk.
         if stopped_at.is_some() && delivered.messages == 0 && patience == Patience::Resident {
@@ -171,29 +179,4 @@ pub(super) fn nothing(pull: &Pull, queue: Option<&Queue>, outcome: &Outcome, out
         }
     };
     header(pull, queue, code, remark, next, 0, out);
-}
-
-/// The head of an answer with a body of so many bytes.
-fn header(
-    pull: &Pull,
-    queue: Option<&Queue>,
-    code: ResponseCode,
-    remark: &'static str,
-    next: QueueOffset,
-    body_bytes: usize,
-    out: &mut BytesMut,
-) {
-    let fields = PullMessageReply {
-        suggest_which_broker_id: pull.broker_id,
-        next_begin_offset: next.0,
-        min_offset: queue.map_or(0, |queue| queue.min().0),
-        max_offset: queue.map_or(0, |queue| queue.max().0),
-        offset_delta: Some(0),
-        topic_sys_flag: Some(pull.topic_sys_flag),
-        group_sys_flag: Some(pull.group_sys_flag),
-        forbidden_type: None,
-        borrows: std::marker::PhantomData,
-    };
-    let header = Header::response(code.code(), pull.opaque, Some(remark.into()), None);
-    header.encode_typed(&fields, &[], pull.serialize_type, body_bytes, out);
 }

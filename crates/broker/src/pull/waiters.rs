@@ -3,8 +3,9 @@
 //! Every parked pull is returned exactly once: by `take` when its queue got a message, by `expire` when its time is
 //! over, or it is dropped by `forget` with its connection.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
+use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{ConnectionId, Millis, QueueId};
 use foldhash::HashMap;
 
@@ -20,7 +21,7 @@ pub struct Waiters {
 }
 
 /// A queue by topic and number.
-type QueueKey = (Arc<str>, QueueId);
+type QueueKey = (TopicName, QueueId);
 
 #[derive(Debug, Default)]
 struct State {
@@ -39,14 +40,14 @@ impl Waiters {
         }
         state.count += 1;
         state.earliest = Some(state.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
-        state.queues.entry((Arc::clone(&pull.topic), pull.queue_id)).or_default().push((pull, deadline));
+        state.queues.entry((pull.topic.clone(), pull.queue_id)).or_default().push((pull, deadline));
         None
     }
 
     /// All pulls that wait for a queue.
-    pub(super) fn take(&self, topic: &str, queue: QueueId) -> Vec<(Pull, Millis)> {
+    pub(super) fn take(&self, topic: &TopicName, queue: QueueId) -> Vec<(Pull, Millis)> {
         let mut state = self.state.lock().expect("no holder of this lock panics");
-        let taken = state.queues.remove(&(Arc::from(topic), queue)).unwrap_or_default();
+        let taken = state.queues.remove(&(topic.clone(), queue)).unwrap_or_default();
         state.count -= taken.len();
         taken
     }

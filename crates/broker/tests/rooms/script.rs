@@ -33,12 +33,13 @@ use cometmq_broker::{Broker, BrokerConfig, ColdPull, Effects, Turn};
 use cometmq_protocol::frame::{self, FrameLimits};
 use cometmq_protocol::message::batch::{self, BatchMessage};
 use cometmq_protocol::message::record;
+use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{
     ConnectionId, Fields, Frame, Header, Millis, Peer, QueueId, RequestCode, SerializeType,
 };
 use cometmq_store::disk::{Crash, Fault, read_file, read_full_at, write_all_at};
 use cometmq_store::index::format::Shape;
-use cometmq_store::{Disk, FlushPolicy, IndexOptions, MemoryDisk, StoreOptions};
+use cometmq_store::{Disk, FlushPolicy, IndexOptions, MemoryDisk, Patience, StoreOptions};
 use expect_test::Expect;
 
 use crate::scene_disk::SceneDisk;
@@ -319,7 +320,9 @@ impl Scene {
         let field = |name| fields.iter().find(|(known, _)| *known == name).map(|(_, value)| value);
         let id = field("queueId").and_then(|id| id.parse().ok()).map(QueueId);
         let (Some(topic), Some(id)) = (field("topic"), id) else { return true };
-        self.broker().store().is_queue_at_hand(topic, id)
+        let store = self.broker().store();
+        let is_known = |topic| store.queue_patiently(&topic, id, Patience::Resident).is_some();
+        TopicName::parse(topic).map_or(true, is_known)
     }
 
     /// What a connection gets, as a line; `asked` is the request that it needs no number for.

@@ -333,17 +333,34 @@ impl<'a> RecordView<'a> {
     }
 }
 
-/// The place in a queue that the whole record in `bytes` has, without reading what else it holds: topic, queue id, queue
-/// offset. `None` when its parts do not add up to `bytes`, or if `verify_body` and its body is not what was stored.
-pub fn place(bytes: &[u8], verify_body: bool) -> Option<(&[u8], QueueId, QueueOffset)> {
-    let fixed = bytes.first_chunk::<RECORD_BYTES_MIN>()?;
-    let word = |at: usize| u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
+/// Whether `bytes` are the whole record that has this position in the log and this place in a queue (topic, queue id,
+/// queue offset), without reading what else it holds. With `verify_body` its body must be what was stored.
+#[inline]
+pub fn is_at(
+    bytes: &[u8],
+    log_offset: LogOffset,
+    (topic, queue_id, queue_offset): (&str, QueueId, QueueOffset),
+    verify_body: bool,
+) -> bool {
+    let Some(fixed) = bytes.first_chunk::<RECORD_BYTES_MIN>() else { return false };
+    let long = |at: usize| i64::from(word(fixed, at)) << 32 | i64::from(word(fixed, at + 4));
+    word(fixed, 0) as usize == bytes.len()
+        && word(fixed, 12) as i32 == queue_id.0
+        && long(20) == queue_offset.0
+        && long(LOG_OFFSET_AT) == log_offset.0
+        && whole_topic(bytes, fixed, verify_body) == Some(topic.as_bytes())
+}
+
+/// The topic of the record in `bytes`, which begins with `fixed`; `None` when its parts do not add up to `bytes`, or if
+/// `verify_body` and its body is not what was stored.
+#[inline]
+fn whole_topic<'a>(bytes: &'a [u8], fixed: &[u8; RECORD_BYTES_MIN], verify_body: bool) -> Option<&'a [u8]> {
     let host = |sys_flag: u32, bit: i32| if sys_flag & bit as u32 == 0 { 8 } else { 20 };
-    let sys_flag = word(36);
+    let sys_flag = word(fixed, 36);
     let hosts = host(sys_flag, sys_flag::BORN_HOST_V6) + host(sys_flag, sys_flag::STORE_HOST_V6);
     let (length, rest) = bytes.get(68 + hosts..)?.split_first_chunk()?;
     let (body, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-    let (topic_bytes, rest) = match word(4) {
+    let (topic_bytes, rest) = match word(fixed, 4) {
         MAGIC_V1 => rest.split_first().map(|(length, rest)| (usize::from(*length), rest))?,
         MAGIC_V2 => {
             rest.split_first_chunk().map(|(length, rest)| (usize::from(u16::from_be_bytes(*length)), rest))?
@@ -352,11 +369,12 @@ pub fn place(bytes: &[u8], verify_body: bool) -> Option<(&[u8], QueueId, QueueOf
     };
     let (topic, rest) = rest.split_at_checked(topic_bytes)?;
     let (length, properties) = rest.split_first_chunk()?;
-    let adds_up =
-        usize::from(u16::from_be_bytes(*length)) == properties.len() && word(0) as usize == bytes.len();
-    let whole = adds_up && (!verify_body || body_crc(body) == word(8));
-    let queue_offset = i64::from(word(20)) << 32 | i64::from(word(24));
-    whole.then_some((topic, QueueId(word(12) as i32), QueueOffset(queue_offset)))
+    let adds_up = usize::from(u16::from_be_bytes(*length)) == properties.len();
+    (adds_up && (!verify_body || body_crc(body) == word(fixed, 8))).then_some(topic)
+}
+
+fn word(fixed: &[u8; RECORD_BYTES_MIN], at: usize) -> u32 {
+    u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]])
 }
 
 /// The records of a pull reply's body, one behind the other. A record that cannot be read ends the list, as in
@@ -459,8 +477,15 @@ mod tests {
             prop_assert_eq!(view.check_body(), Ok(()));
             prop_assert_eq!((view.topic, view.body, view.properties), (&topic[..], &body[..], &properties[..]));
             prop_assert_eq!(view.born_host, record.born_host);
-            prop_assert_eq!(place(&out, true), Some((topic.as_bytes(), record.queue_id, QueueOffset(5))));
-            prop_assert_eq!(place(&out[..out.len() - 1], true), None);
+            let at = |log_offset, topic: &str, queue_id, queue_offset| {
+                is_at(&out, LogOffset(log_offset), (topic, QueueId(queue_id), QueueOffset(queue_offset)), true)
+            };
+            prop_assert!(at(1 << 40, &topic, 3, 5));
+            let others = [at(1 << 41, &topic, 3, 5), at(1 << 40, "#", 3, 5), at(1 << 40, &topic, 2, 5),
+                          at(1 << 40, &topic, 3, 6), at(1 << 40, &topic, 3, 5 << 32)];
+            prop_assert_eq!(others, [false; 5]);
+            let place = (&topic[..], QueueId(3), QueueOffset(5));
+            prop_assert!(!is_at(&out[..out.len() - 1], LogOffset(1 << 40), place, true));
             let mut again = BytesMut::new();
             view.to_record().encode(view.queue_offset, view.log_offset, view.store_timestamp, &mut again);
             prop_assert_eq!(again, out);
@@ -471,7 +496,9 @@ mod tests {
             if bytes.len() > 8 {
                 bytes[..8].copy_from_slice(&[0, 0, 0, 120, 0xDA, 0xA3, 0x20, 0xA7]);
             }
-            let _ = (RecordView::decode(&bytes), place(&bytes, false));
+            let place = ("", QueueId(0), QueueOffset(0));
+            let _ = (RecordView::decode(&bytes), is_at(&bytes, LogOffset(0), place, false));
+            let _ = bytes.first_chunk().map(|fixed| whole_topic(&bytes, fixed, false));
         }
     }
 
@@ -493,9 +520,10 @@ mod tests {
     fn a_flipped_bit_in_the_body_is_found() {
         let mut out = BytesMut::new();
         sample("T", b"hello", b"", false).encode(QueueOffset(0), LogOffset(0), Millis(1), &mut out);
-        assert_eq!(place(&out, true), Some((&b"T"[..], QueueId(3), QueueOffset(0))));
+        let is_there = |out: &[u8]| is_at(out, LogOffset(0), ("T", QueueId(3), QueueOffset(0)), true);
+        assert!(is_there(&out));
         out[90] ^= 1;
         assert!(matches!(RecordView::decode(&out).unwrap().check_body(), Err(RecordError::Crc { .. })));
-        assert_eq!(place(&out, true), None);
+        assert!(!is_there(&out));
     }
 }

@@ -157,9 +157,11 @@ impl Piece {
         self.base + self.bytes.len() as i64
     }
 
-    /// Whether all of a record is in it.
-    pub fn covers(&self, want: &Wanted<'_>) -> bool {
-        want.offset.0 >= self.base && want.end() <= self.end()
+    /// The bytes of a record, damaged or not, when all of it is here.
+    #[inline]
+    pub fn get(&self, want: &Wanted<'_>) -> Option<&[u8]> {
+        let at = usize::try_from(want.offset.0.checked_sub(self.base)?).ok()?;
+        self.bytes.get(at..at.checked_add(want.size)?)
     }
 
     /// What is wrong with `from..to`.
@@ -172,7 +174,6 @@ impl Piece {
         if let Some(wrong) = self.wrong(want.offset.0, want.end()) {
             return Err(wrong.clone());
         }
-        let at = (want.offset.0 - self.base) as usize;
-        self.bytes.get(at..at + want.size).ok_or(Wrong::Missing)
+        self.get(want).ok_or(Wrong::Missing)
     }
 }

@@ -4,14 +4,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cometmq_protocol::LogOffset;
 use cometmq_protocol::message::record;
+use cometmq_protocol::{LogOffset, QueueId, QueueOffset};
 
 use super::damage::{self, Identity, Wrong};
 use super::piece::Piece;
 use super::warm::PART_BYTES;
 use super::{CommitLog, POISONED};
 use crate::checksums::BLOCK_BYTES;
+use crate::consume_queue::Unit;
 
 /// Records wanted of one part, from which on the whole part is read.
 const WANTED_FOR_PART: usize = 4;
@@ -41,32 +42,61 @@ pub(crate) struct Wanted<'a> {
     pub identity: Option<Identity<'a>>,
 }
 
+/// Records that are wanted, in order, as entries of queues with their offsets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sought<'a> {
+    pub entries: &'a [(QueueOffset, Unit)],
+    /// Topic and number of the queue that the entries are of, where that is known.
+    pub queue: Option<(&'a str, QueueId)>,
+}
+
+impl<'a> Sought<'a> {
+    /// The first record.
+    #[inline]
+    fn first(&self) -> Option<Wanted<'a>> {
+        self.entries.first().map(|entry| self.wanted(entry))
+    }
+
+    #[inline]
+    fn wanted(&self, (queue_offset, unit): &(QueueOffset, Unit)) -> Wanted<'a> {
+        let identity =
+            self.queue.map(|(topic, queue_id)| Identity { topic, queue_id, queue_offset: *queue_offset });
+        Wanted { offset: unit.log_offset, size: unit.size as usize, identity }
+    }
+
+    /// Takes the first record off.
+    #[inline]
+    fn pass(&mut self) {
+        self.entries = &self.entries[1..];
+    }
+}
+
 impl CommitLog {
     /// Reads records, in order, and hands each to `each`, or what is wrong with it, until that returns false. Returns
     /// false when the next one is not in memory and `patience` does not reach further.
     pub(crate) fn read(
         &self,
-        wanted: &[Wanted<'_>],
+        mut sought: Sought<'_>,
         patience: Patience,
         scratch: &mut Vec<u8>,
-        each: &mut dyn FnMut(Found<'_>) -> bool,
+        each: &mut impl FnMut(Found<'_>) -> bool,
     ) -> bool {
-        let hot_start = match wanted {
-            [] => return true,
-            _ => self.hot.read().expect(POISONED).start(),
-        };
-        let (mut rest, mut is_dense) = (wanted, false);
-        while let Some(want) = rest.first() {
+        if sought.entries.is_empty() {
+            return true;
+        }
+        let hot_start = self.hot.read().expect(POISONED).start();
+        let mut is_dense = false;
+        while let Some(want) = sought.first() {
             let hot = (want.offset.0 >= hot_start)
                 .then(|| self.hot.read().expect(POISONED).get(want.offset.0, want.size))
                 .flatten();
             let goes_on = match hot {
                 Some(bytes) => {
-                    rest = &rest[1..];
-                    let found = if is_record_at(&bytes, want) { Ok(&bytes[..]) } else { Err(Wrong::Other) };
-                    each(found.inspect_err(|wrong| self.tell(want, wrong)))
+                    sought.pass();
+                    let found = if is_record_at(&bytes, &want) { Ok(&bytes[..]) } else { Err(Wrong::Other) };
+                    each(found.inspect_err(|wrong| self.tell(&want, wrong)))
                 }
-                None => match self.read_old(&mut rest, &mut is_dense, patience, scratch, each) {
+                None => match self.read_old(&want, &mut sought, &mut is_dense, patience, scratch, each) {
                     Ok(goes_on) => goes_on,
                     Err(NotResident) => return false,
                 },
@@ -81,28 +111,28 @@ impl CommitLog {
         true
     }
 
-    /// Hands the first records wanted to `each` and takes them off: all that lie one behind the other in the same part,
-    /// or one that lies in two parts, or in none worth keeping. `is_dense` when a part gave the last one: then the next
-    /// part is going to be wanted too.
+    /// Hands the first records to `each`, of which `want` is the first, and takes them off: all that lie one behind the
+    /// other in the same part, or one that lies in two parts, or in none worth keeping. `is_dense` when a part gave the
+    /// last one: then the next part is going to be wanted too.
     fn read_old(
         &self,
-        wanted: &mut &[Wanted<'_>],
+        want: &Wanted<'_>,
+        sought: &mut Sought<'_>,
         is_dense: &mut bool,
         patience: Patience,
         scratch: &mut Vec<u8>,
-        each: &mut dyn FnMut(Found<'_>) -> bool,
+        each: &mut impl FnMut(Found<'_>) -> bool,
     ) -> Result<bool, NotResident> {
-        let want = &wanted[0];
-        let part = match self.part(want.offset.0, wanted, *is_dense, patience)? {
-            Some(part) if part.covers(want) => {
-                let goes_on = self.read_part(&part, wanted, each);
+        let part = match self.part(want.offset.0, sought, *is_dense, patience)? {
+            Some(part) if part.get(want).is_some() => {
+                let goes_on = self.read_part(&part, sought, each);
                 self.warm.done(part);
                 *is_dense = true;
                 return Ok(goes_on);
             }
             part => part,
         };
-        let next = part.as_ref().map_or(Ok(None), |part| self.part(part.end(), wanted, true, patience))?;
+        let next = part.as_ref().map_or(Ok(None), |part| self.part(part.end(), sought, true, patience))?;
         let joined = part.zip(next).and_then(|(part, next)| {
             let joined = Piece::join(&part, &next, want, scratch);
             self.warm.done(part);
@@ -112,9 +142,9 @@ impl CommitLog {
             Some(joined) => Ok(joined),
             None => self.piece(want, patience, std::mem::take(scratch))?,
         };
-        *wanted = &wanted[1..];
+        sought.pass();
         let goes_on = match &piece {
-            Ok(piece) => each(self.verified(piece, want)),
+            Ok(piece) => each(self.verified(piece, *want)),
             Err(wrong) => {
                 self.tell(want, wrong);
                 each(Err(wrong.clone()))
@@ -124,29 +154,34 @@ impl CommitLog {
         Ok(goes_on)
     }
 
-    /// Hands those of the first records wanted to `each` that lie in `part`, and takes them off.
+    /// Hands those of the first records to `each` that lie in `part`, and takes them off.
     fn read_part(
         &self,
         part: &Piece,
-        wanted: &mut &[Wanted<'_>],
-        each: &mut dyn FnMut(Found<'_>) -> bool,
+        sought: &mut Sought<'_>,
+        each: &mut impl FnMut(Found<'_>) -> bool,
     ) -> bool {
         let (mut given, mut goes_on) = (0, true);
-        while let Some((want, rest)) = wanted.split_first().filter(|(want, _)| goes_on && part.covers(want)) {
-            *wanted = rest;
+        while goes_on
+            && let Some(want) = sought.first()
+            && let Some(bytes) = part.get(&want)
+        {
+            sought.pass();
             given += want.size;
-            goes_on = each(self.verified(part, want));
+            // The usual case, the short way.
+            let is_whole = part.bad.is_empty() && damage::is_wanted(bytes, &want, part.proven);
+            goes_on = each(if is_whole { Ok(bytes) } else { self.verified(part, want) });
         }
         part.give(given);
         goes_on
     }
 
-    /// The part that holds the byte at `position`, one of the first record wanted, when it is kept or worth keeping:
+    /// The part that holds the byte at `position`, one of the first record sought, when it is kept or worth keeping:
     /// several records of it are wanted, now or lately, or as `is_dense` tells.
     fn part(
         &self,
         position: i64,
-        wanted: &[Wanted<'_>],
+        sought: &Sought<'_>,
         is_dense: bool,
         patience: Patience,
     ) -> Result<Option<Arc<Piece>>, NotResident> {
@@ -155,16 +190,18 @@ impl CommitLog {
         let base = position - in_segment % PART_BYTES;
         let end = (base + PART_BYTES).min(segment + self.options.segment_bytes);
         // No record is longer than its segment, and what is longer than a part gains nothing by it.
-        let fits =
-            wanted[0].size as i64 <= PART_BYTES && wanted[0].end() <= segment + self.options.segment_bytes;
-        if !fits || end > self.written().0 {
+        let fits = |want: &Wanted<'_>| {
+            want.size as i64 <= PART_BYTES && want.end() <= segment + self.options.segment_bytes
+        };
+        if !sought.first().is_some_and(|want| fits(&want)) || end > self.written().0 {
             return Ok(None);
         }
         if let Some(part) = self.warm.get(base) {
             return Ok(Some(part));
         }
-        let of_it = |w: &&Wanted<'_>| w.offset.0 < end && w.end() > base;
-        let several = wanted.iter().take(WANTED_FOR_PART).filter(of_it).count() >= WANTED_FOR_PART;
+        let next = sought.entries.iter().take(WANTED_FOR_PART);
+        let of_it = next.map(|entry| sought.wanted(entry)).filter(|w| w.offset.0 < end && w.end() > base);
+        let several = of_it.count() >= WANTED_FOR_PART;
         if !self.warm.touch(base) && !several && !is_dense {
             return Ok(None);
         }
@@ -254,13 +291,14 @@ impl CommitLog {
     }
 
     /// A record out of a piece that covers it, if it is whole.
-    fn verified<'p>(&self, piece: &'p Piece, want: &Wanted<'_>) -> Result<&'p [u8], Wrong> {
-        let found = piece.record(want).and_then(|bytes| {
-            damage::verify(bytes, want, piece.proven)?;
+    #[cold]
+    fn verified<'p>(&self, piece: &'p Piece, want: Wanted<'_>) -> Result<&'p [u8], Wrong> {
+        let found = piece.record(&want).and_then(|bytes| {
+            damage::verify(bytes, &want, piece.proven)?;
             Ok(bytes)
         });
         found.inspect_err(|wrong| {
-            self.tell(want, wrong);
+            self.tell(&want, wrong);
         })
     }
 

@@ -40,7 +40,7 @@ impl CommitLog {
                     return Ok(false);
                 };
                 let want = Wanted { offset, size, identity: None };
-                let piece = if head.covers(&want) { Some(head) } else { self.blocks(offset, size) };
+                let piece = if head.get(&want).is_some() { Some(head) } else { self.blocks(offset, size) };
                 match piece.as_ref().map(|piece| piece.record(&want)) {
                     Some(Ok(bytes)) => record.extend_from_slice(bytes),
                     Some(Err(Wrong::Unreadable(error))) => return Err(error),
