@@ -133,6 +133,13 @@ impl Broker {
             }
         };
         let outcome = self.look(&pull, queue.as_deref(), patience);
+        match patience {
+            Patience::Disk => self.cold.note(&outcome, self.store.log().written()),
+            Patience::Resident if self.cold.holds(&outcome, self.store.log().written()) => {
+                return self.leave_to_shell(pull, deadline, out, effects);
+            }
+            Patience::Resident => {}
+        }
         let nothing_yet = matches!(&outcome, Outcome::Nothing { code: ResponseCode::PullNotFound, .. });
         match deadline.filter(|_| nothing_yet) {
             None => {

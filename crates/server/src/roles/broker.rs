@@ -5,13 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, RwLock};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use cometmq_broker::query::QueryRules;
 use cometmq_broker::retention::RetentionRules;
 use cometmq_broker::{Broker, BrokerConfig, ColdPull, Delivery, Effects, Memory, Turn};
-use cometmq_protocol::{ConnectionId, Frame};
+use cometmq_protocol::{ConnectionId, Frame, LogOffset};
 use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions};
 use cometmq_store::index::format::Shape;
 use cometmq_store::scrub::{ScrubCursor, ScrubStep};
@@ -19,8 +19,9 @@ use cometmq_store::{FlushPolicy, IndexOptions, RealDisk, RecoveryReport, StoreOp
 use tokio::sync::{Notify, watch};
 
 use super::cold::{COLD_THREADS, ColdPulls, UNTAKEN_BYTES_MAX};
+use super::pace::{Governor, Seen};
 use super::registration::Registration;
-use super::{machine, wait};
+use super::{machine, wait, workers};
 use crate::clock;
 use crate::config::{BrokerRole as Role, BrokerSettings, FlushDiskType};
 
@@ -34,6 +35,8 @@ const SCRUB_STEP: Duration = Duration::from_millis(250);
 const SCRUB_REST: Duration = Duration::from_secs(3600);
 /// Time between two flushes of consume queues.
 const QUEUE_FLUSH: Duration = Duration::from_secs(1);
+/// Time between two lines that say that old messages give way.
+const PACED_LINES: Duration = Duration::from_secs(60);
 
 thread_local! {
     /// What this worker's last turn left to the next.
@@ -56,7 +59,7 @@ pub(super) struct Shell {
     connections: RwLock<HashMap<ConnectionId, Connection>>,
     /// Topics changed: name servers are to be told.
     pub(super) announce: Notify,
-    cold: ColdPulls<ColdPull>,
+    cold: ColdPulls<ConnectionId, ColdPull>,
     sync: Signal,
     housekeeping: Signal,
     flushing: Signal,
@@ -240,7 +243,7 @@ impl Shell {
         if effects.sync_wanted {
             self.sync.want();
         }
-        self.cold.add(effects.cold);
+        self.cold.add(effects.cold.into_iter().map(|pull| (pull.connection(), pull)));
     }
 
     /// Writes to the sockets itself: for threads that have no turn to end, and spare the connection's task a wake-up.
@@ -264,10 +267,12 @@ impl Shell {
     }
 
     fn housekeeping_loop(&self) {
+        let mut pacing = Pacing::begin(self);
         while self.housekeeping.wait(TICK) {
             let mut effects = Effects::default();
             self.broker.tick(clock::now(), &mut effects);
             self.apply(effects);
+            pacing.look(self);
         }
     }
 
@@ -290,14 +295,15 @@ impl Shell {
 
     /// Answers pulls that need the disk.
     fn cold_loop(&self) {
-        let clogged = |pull: &ColdPull| {
+        let clogged = |connection| {
             let connections = self.connections.read().expect(POISONED);
-            let connection = connections.get(&pull.connection());
+            let connection = connections.get(&connection);
             connection.is_some_and(|connection| connection.queued_bytes() > UNTAKEN_BYTES_MAX)
         };
         while let Some(pull) = self.cold.next(clogged) {
             let mut effects = Effects::default();
             self.broker.read_cold(pull, &mut effects);
+            self.cold.spend(effects.deliveries.iter().map(|delivery| delivery.frames.len()).sum());
             self.deliver(std::mem::take(&mut effects.deliveries));
             self.apply(effects);
         }
@@ -331,6 +337,45 @@ impl Shell {
             };
         }
         self.broker.store().save_scrub(&mut cursor);
+    }
+}
+
+/// Sees to it that who reads old messages leaves the processors to senders.
+struct Pacing {
+    governor: Governor,
+    at: Instant,
+    times: [Duration; 2],
+    log_end: LogOffset,
+    told: Option<Instant>,
+}
+
+impl Pacing {
+    fn begin(shell: &Shell) -> Pacing {
+        let (at, times, log_end) = (Instant::now(), workers::times(), shell.broker.store().log().written());
+        Pacing { governor: Governor::default(), at, times, log_end, told: None }
+    }
+
+    /// Looks at what happened since the last time.
+    fn look(&mut self, shell: &Shell) {
+        let next = Pacing::begin(shell);
+        let seen = Seen {
+            elapsed: next.at - self.at,
+            // A thread that ended takes its times along.
+            ran: next.times[0].saturating_sub(self.times[0]),
+            waited: next.times[1].saturating_sub(self.times[1]),
+            sent: (next.log_end - self.log_end).unsigned_abs(),
+        };
+        let limit = self.governor.see(&seen);
+        shell.broker.hold_old_pulls(limit.is_some());
+        let is_used = shell.cold.limit(limit);
+        (self.at, self.times, self.log_end) = (next.at, next.times, next.log_end);
+        if let Some(limit) = limit.filter(|_| is_used)
+            && self.told.is_none_or(|told| self.at - told >= PACED_LINES)
+        {
+            self.told = Some(self.at);
+            let mib_per_second = limit >> 20;
+            tracing::info!(mib_per_second, "senders need the processors: old messages are read more slowly");
+        }
     }
 }
 

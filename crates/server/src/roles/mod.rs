@@ -4,7 +4,9 @@ mod broker;
 mod cold;
 mod machine;
 mod namesrv;
+mod pace;
 mod registration;
+mod workers;
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -105,7 +107,9 @@ fn load<S: Settings>(file: Option<&Path>, overrides: &[Override<'_>]) -> Result<
 /// Runs a role until SIGTERM or SIGINT asks it to stop.
 fn run<F: Future<Output = Result<()>>>(role: impl FnOnce(watch::Receiver<bool>) -> F) -> Result<ExitCode> {
     machine::raise_open_files_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.on_thread_start(workers::count_this_thread);
+    let runtime = runtime.enable_all().build().context("no runtime")?;
     runtime.block_on(async {
         let (stop, stopping) = watch::channel(false);
         let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
