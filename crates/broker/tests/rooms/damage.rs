@@ -203,6 +203,55 @@ fn what_only_the_disk_has_is_read_by_the_shell() {
     "#]]);
 }
 
+/// The code of the reply and the offset that it tells, if one comes at once.
+fn ask(
+    broker: &Broker,
+    name: &str,
+    words: &[&str],
+    body: &str,
+    effects: &mut Effects,
+) -> Option<(i32, Option<String>)> {
+    let mut out = BytesMut::new();
+    let mut turn = Turn::new(Millis(0), peer(1), &mut out);
+    broker.handle(&mut turn, &frame(name, words, body, 1), effects).unwrap();
+    broker.finish(turn, effects);
+    let reply = frames(out.freeze()).into_iter().next()?;
+    let reply = Header::decode(&reply).unwrap();
+    let offset = reply.fields.as_ref().and_then(|fields| fields.get("offset").map(str::to_owned));
+    Some((reply.code, offset))
+}
+
+/// A backlog of two small messages, and 69 MiB behind them.
+#[test]
+fn while_old_messages_give_way_their_pulls_leave_the_worker_and_get_the_same_answer() {
+    let disk = SceneDisk { disk: MemoryDisk::new(), resident: false, bad: Vec::new() };
+    let disk = std::sync::Arc::new(disk);
+    let broker = Broker::open(disk, store_options(FlushPolicy::Async), config(), Millis(0)).unwrap().0;
+    for body in ["a", "b"].into_iter().chain(["3145728*x"; 23]) {
+        assert_eq!(ask(&broker, "sendV2", &[], body, &mut Effects::default()), Some((0, None)));
+    }
+    let pull = |offset: &str| {
+        let mut effects = Effects::default();
+        let code = ask(&broker, "pull", &["maxMsgNums=1", offset], "", &mut effects).map(|(code, _)| code);
+        let mut answers = Effects::default();
+        effects.cold.into_iter().for_each(|cold| broker.read_cold(cold, &mut answers));
+        let late = answers.deliveries.into_iter().flat_map(|delivery| frames(delivery.frames));
+        (code, late.map(|frame| Header::decode(&frame).unwrap().code).next())
+    };
+    let (at_once, late) = ((Some(0), None), (None, Some(0)));
+    broker.hold_old_pulls(true);
+    assert_eq!(pull("queueOffset=24"), at_once, "new messages are not held");
+    broker.hold_old_pulls(false);
+    assert_eq!(pull("queueOffset=0"), late);
+    // What is wanted again and again is kept in memory.
+    pull("queueOffset=0");
+    assert_eq!(pull("queueOffset=0"), at_once);
+    broker.hold_old_pulls(true);
+    assert_eq!(["queueOffset=0", "queueOffset=1", "queueOffset=24"].map(pull), [late, late, at_once]);
+    broker.hold_old_pulls(false);
+    assert_eq!(pull("queueOffset=1"), at_once);
+}
+
 #[test]
 fn too_many_pulls_that_wait_for_the_disk_are_refused_until_some_are_answered() {
     let disk = SceneDisk { disk: MemoryDisk::new(), resident: false, bad: Vec::new() };
@@ -210,32 +259,22 @@ fn too_many_pulls_that_wait_for_the_disk_are_refused_until_some_are_answered() {
         let disk = std::sync::Arc::new(disk.clone());
         Broker::open(disk, store_options(FlushPolicy::Async), config(), Millis(0)).unwrap().0
     };
-    let ask = |broker: &Broker, name: &str, words: &[&str], effects: &mut Effects| {
-        let mut out = BytesMut::new();
-        let mut turn = Turn::new(Millis(0), peer(1), &mut out);
-        broker.handle(&mut turn, &frame(name, words, "x", 1), effects).unwrap();
-        broker.finish(turn, effects);
-        let reply = frames(out.freeze()).into_iter().next()?;
-        let reply = Header::decode(&reply).unwrap();
-        let offset = reply.fields.as_ref().and_then(|fields| fields.get("offset").map(str::to_owned));
-        Some((reply.code, offset))
-    };
     let broker = open();
-    assert_eq!(ask(&broker, "sendV2", &[], &mut Effects::default()), Some((0, None)));
+    assert_eq!(ask(&broker, "sendV2", &[], "x", &mut Effects::default()), Some((0, None)));
     broker.close(Millis(0)).unwrap();
     drop(broker);
     let (broker, mut effects) = (open(), Effects::default());
     for _ in 0..4096 {
-        assert_eq!(ask(&broker, "pull", &[], &mut effects), None);
+        assert_eq!(ask(&broker, "pull", &[], "x", &mut effects), None);
     }
-    let refused = ask(&broker, "pull", &["sysFlag=5", "commitOffset=1"], &mut effects);
+    let refused = ask(&broker, "pull", &["sysFlag=5", "commitOffset=1"], "x", &mut effects);
     assert_eq!(refused, Some((215, None)), "FLOW_CONTROL");
-    let standing = ask(&broker, "query", &[], &mut effects);
+    let standing = ask(&broker, "query", &[], "x", &mut effects);
     assert_eq!(standing, Some((0, Some("1".to_owned()))), "what the refused pull committed");
     let mut answers = Effects::default();
     broker.read_cold(effects.cold.pop().unwrap(), &mut answers);
     assert_eq!((answers.deliveries.len(), broker.cold_pulls()), (1, 4095));
-    assert_eq!(ask(&broker, "pull", &[], &mut effects), None);
+    assert_eq!(ask(&broker, "pull", &[], "x", &mut effects), None);
     // Those of connections that are gone are dropped.
     drop(effects);
     assert_eq!(broker.cold_pulls(), 0);
