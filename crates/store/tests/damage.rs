@@ -463,8 +463,18 @@ fn a_check_names_what_is_wrong_with_the_index() {
     }
     let told = told(second, entry(1), &[0xFF; 100]);
     assert!(told.contains("lack entries for keys of theirs"), "{told}");
-    disk.remove_file(second).unwrap();
-    assert!(check(&disk).1[0].to_string().contains("which is missing"));
+    let whole = found_by_key(&open(&disk.crash(Crash::KeepAll)));
+    for (gone, expected) in [(second, "which is missing"), (first, "lack entries for keys of theirs")] {
+        let disk = disk.crash(Crash::KeepAll);
+        disk.remove_file(gone).unwrap();
+        let told = check(&disk).1[0].to_string();
+        assert!(told.contains(expected), "{told}");
+        let store = open(&disk);
+        store.flush().unwrap();
+        assert!(found_by_key(&store) == whole, "{} is made anew", gone.display());
+        store.close().unwrap();
+        assert_eq!(check(&disk).1, []);
+    }
     // What a start that was killed in it leaves.
     let disk = filled();
     let note = disk.open(Path::new("/s/cometmq/cutting"), true).unwrap();

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use cometmq_broker::{Broker, Effects, Turn};
 use cometmq_protocol::{Header, Millis};
-use cometmq_store::{FlushPolicy, MemoryDisk};
+use cometmq_store::{FlushPolicy, MemoryDisk, StoreOptions};
 use expect_test::expect;
 
 use crate::scene_disk::SceneDisk;
@@ -226,7 +226,8 @@ fn ask(
 fn while_old_messages_give_way_their_pulls_leave_the_worker_and_get_the_same_answer() {
     let disk = SceneDisk { disk: MemoryDisk::new(), resident: false, bad: Vec::new() };
     let disk = std::sync::Arc::new(disk);
-    let broker = Broker::open(disk, store_options(FlushPolicy::Async), config(), Millis(0)).unwrap().0;
+    let options = StoreOptions { segment_bytes: 8 << 20, ..store_options(FlushPolicy::Async) };
+    let broker = Broker::open(disk, options, config(), Millis(0)).unwrap().0;
     for body in ["a", "b"].into_iter().chain(["3145728*x"; 23]) {
         assert_eq!(ask(&broker, "sendV2", &[], body, &mut Effects::default()), Some((0, None)));
     }

@@ -212,8 +212,7 @@ impl IndexFiles {
             }
             self.begun = true;
         }
-        let is_first = |first: &IndexFile| seen.at < first.header.begin && first.header.count > 1;
-        if lacking.is_empty() || seen.at >= self.covered || self.kept.first().is_some_and(is_first) {
+        if lacking.is_empty() || seen.at >= self.covered {
             if seen.keys.as_ref().is_some_and(|(_, keys)| !keys.is_empty()) {
                 self.tell_missing(found);
             }

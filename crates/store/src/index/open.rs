@@ -93,7 +93,12 @@ impl Index {
             });
         }
         let (mut saved, progress) = SavedProgress::load(&**disk, root.join("cometmq/indexed"), shape)?;
-        let belief = believe(&files, &found, progress, clean, full_until, log)?;
+        let mut belief = believe(&files, &found, progress, clean, full_until, log)?;
+        if lacks_oldest(&files, &found, &belief, log)? {
+            // Older keys have no place before those that are there.
+            tracing::warn!("the oldest index file is missing: the index is made anew");
+            belief = by_headers(&files, &[], log)?;
+        }
         let (kept, gone) = found.split_at(belief.files);
         let gone: Vec<i64> = gone.iter().map(|file| file.name).collect();
         files.remove(&gone)?;
@@ -179,6 +184,25 @@ fn believe(
         newest: Some((progress.header, progress.slots_at)),
         covered: progress.covered,
     })
+}
+
+/// Whether one of the first messages of the log has a key and lies before the oldest entry that is believed.
+fn lacks_oldest(files: &Files, found: &[Found], belief: &Belief, log: &CommitLog) -> Result<bool, DiskError> {
+    let (Some(oldest), Some((newest, _))) = (found[..belief.files].first(), belief.newest) else {
+        return Ok(false);
+    };
+    if belief.files == 1 && newest.count == 1 {
+        return Ok(false);
+    }
+    let first = files.entry(&*files.open(oldest.name)?, 1)?.offset;
+    let mut lacks = false;
+    if first > log.start() {
+        log.walk(log.start(), log.written().min(belief.covered), &mut Vec::new(), &mut |record| {
+            let keys = KeyHasher::new(record.topic).message(record.sys_flag, [record.properties, b""]);
+            lacks |= record.log_offset < first && !keys.is_empty();
+        });
+    }
+    Ok(lacks)
 }
 
 /// All of these files, as their headers say: each is whole up to the last message that it names.
