@@ -19,6 +19,7 @@ pub const TARGETS: &[Target] = &[
     target("header_json", wire::header_json, wire::json_headers, HEADER),
     target("header_compact", wire::header_compact, wire::compact_headers, HEADER),
     target("request", wire::request, wire::request_headers, HEADER),
+    target("previous", wire::previous, wire::requests_in_a_row, HEADER),
     target("record", record::record, record::records, Bound { base: 1024, per_byte: 8 }),
     target("properties", record::properties, record::property_texts, Bound { base: 1024, per_byte: 32 }),
     target("batch", record::batch, record::batches, Bound { base: 1024, per_byte: 16 }),

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use cometmq_protocol::frame::{self, FrameError, FrameLimits};
-use cometmq_protocol::{Fields, Frame, Header, Request, SerializeType};
+use cometmq_protocol::{Fields, Frame, Header, Previous, Request, SerializeType};
 
 use crate::golden::Golden;
 use crate::target::Outcome;
@@ -120,6 +120,28 @@ pub fn request(data: &[u8]) -> Outcome {
     Outcome::accepted(code)
 }
 
+/// What is read by its likeness to a request before is what the decoder reads. Headers are separated by line feeds.
+pub fn previous(data: &[u8]) -> Outcome {
+    let (mut previous, mut alike) = (Previous::default(), 0);
+    for line in data.split(|byte| *byte == b'\n') {
+        let header = Bytes::copy_from_slice(line);
+        let frame = Frame { serialize_type: SerializeType::Json, header, body: Bytes::new() };
+        let decoded = Header::decode(&frame).ok().and_then(|mut header| {
+            let fields = header.fields.take();
+            let request = Request::decode(header.code, &mut fields.unwrap_or_default()).ok()?;
+            Some((header, request))
+        });
+        if let Some((header, request)) = previous.read(&frame) {
+            let expected = decoded.as_ref().map(|(header, request)| (header, request));
+            assert_eq!(Some((header, request)), expected, "likeness adds nothing");
+            alike += 1;
+        } else if let Some((header, request)) = &decoded {
+            previous.keep(&frame, header, request);
+        }
+    }
+    Outcome::accepted(alike)
+}
+
 /// Recorded frames, and streams of several.
 pub fn frames(golden: &Golden) -> Vec<Vec<u8>> {
     let mut seeds = golden.frames.clone();
@@ -142,6 +164,14 @@ pub fn request_headers(golden: &Golden) -> Vec<Vec<u8>> {
     };
     let frames = golden.cut().filter(|frame| frame.serialize_type == SerializeType::Json);
     frames.filter(is_served).map(|frame| frame.header.to_vec()).collect()
+}
+
+/// Recorded requests of one kind, three by three and the first once more.
+pub fn requests_in_a_row(golden: &Golden) -> Vec<Vec<u8>> {
+    let mut headers = request_headers(golden);
+    // The code stands first: so those of a kind follow one another.
+    headers.sort();
+    headers.chunks(3).map(|three| [three, &three[..1]].concat().join(&b'\n')).collect()
 }
 
 /// Recorded compact headers.
