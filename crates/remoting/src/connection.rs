@@ -88,8 +88,6 @@ struct Outbox {
     out: Out,
     /// Whose frames are on their way to the socket, perhaps halfway.
     writing: Writing,
-    /// `out` begins with the rest of what a pusher wrote in part: nothing may be written before it.
-    begins_halfway: bool,
     waker: Option<Waker>,
     close: Option<CloseReason>,
     stopping: bool,
@@ -105,6 +103,8 @@ enum Writing {
     Task,
     /// A thread that pushes.
     Pusher { task_waits: bool },
+    /// Whoever takes the outbox: it begins with the rest of what a pusher wrote in part, and nothing may be written before.
+    Rest,
 }
 
 impl Connection {
@@ -194,9 +194,8 @@ impl Connection {
     fn pushed_now(&self, mut out: Out) {
         let mut outbox = self.outbox();
         let task_waits = outbox.writing == Writing::Pusher { task_waits: true };
-        outbox.writing = Writing::Nobody;
+        outbox.writing = if out.is_empty() { Writing::Nobody } else { Writing::Rest };
         let all_written = out.is_empty() && outbox.out.is_empty();
-        outbox.begins_halfway = !out.is_empty();
         out.append(std::mem::take(&mut outbox.out));
         outbox.out = out;
         self.0.buffered.store(true, Ordering::Relaxed);
@@ -402,7 +401,7 @@ impl Task {
             *task_waits = true;
             return Ok(None);
         }
-        if std::mem::take(&mut outbox.begins_halfway) || (self.out.is_empty() && !outbox.out.is_empty()) {
+        if outbox.writing == Writing::Rest || (self.out.is_empty() && !outbox.out.is_empty()) {
             std::mem::swap(&mut self.out, &mut outbox.out);
             self.out.append(std::mem::take(&mut outbox.out));
         }
@@ -459,7 +458,8 @@ impl Task {
             reason,
             CloseReason::SlowConsumer { .. } | CloseReason::BudgetExceeded { .. } | CloseReason::Io(_)
         );
-        let is_halfway = matches!(self.end.connection.outbox().writing, Writing::Pusher { .. });
+        let is_halfway =
+            matches!(self.end.connection.outbox().writing, Writing::Pusher { .. } | Writing::Rest);
         if !self.out.is_empty() && !vain && !is_halfway {
             let _ = self.out.write(&self.stream);
         }
