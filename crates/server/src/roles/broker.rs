@@ -249,11 +249,15 @@ impl Shell {
     /// Writes to the sockets itself: for threads that have no turn to end, and spare the connection's task a wake-up.
     fn deliver(&self, deliveries: Vec<Delivery>) {
         for delivery in deliveries {
-            let connection = self.connections.read().expect(POISONED).get(&delivery.connection).cloned();
-            if let Some(connection) = connection {
+            // Not under the lock of all connections.
+            if let Some(connection) = self.connection(delivery.connection) {
                 connection.push_now(delivery.frames);
             }
         }
+    }
+
+    fn connection(&self, id: ConnectionId) -> Option<Connection> {
+        self.connections.read().expect(POISONED).get(&id).cloned()
     }
 
     /// Group commit: one sync for everyone who waits, and the next one for those who came meanwhile.
@@ -296,8 +300,7 @@ impl Shell {
     /// Answers pulls that need the disk.
     fn cold_loop(&self) {
         let clogged = |connection| {
-            let connections = self.connections.read().expect(POISONED);
-            let connection = connections.get(&connection);
+            let connection = self.connection(connection);
             connection.is_some_and(|connection| connection.queued_bytes() > UNTAKEN_BYTES_MAX)
         };
         while let Some(pull) = self.cold.next(clogged) {
