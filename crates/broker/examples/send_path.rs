@@ -73,7 +73,7 @@ fn run_turn(
     out: &mut BytesMut,
 ) -> Memory {
     let mut effects = Effects::default();
-    let mut turn = Turn::remembering(memory, now, peer, out);
+    let mut turn = Turn::on_worker(memory, now, peer, out);
     for frame in frames {
         broker.handle(&mut turn, frame, &mut effects).unwrap();
     }

@@ -14,7 +14,7 @@ use cometmq_protocol::{
 };
 use cometmq_store::config_file::ConfigFileError;
 use cometmq_store::planted::{Bug, planted};
-use cometmq_store::{Disk, DiskError, FlushPolicy, Queue, RecoveryReport, Store, StoreOptions};
+use cometmq_store::{Disk, DiskError, FlushPolicy, Patience, Queue, RecoveryReport, Store, StoreOptions};
 
 use crate::client::Clients;
 use crate::effects::{Delivery, Effects};
@@ -25,6 +25,7 @@ use crate::pull::{ColdPulls, Waiters};
 use crate::query::QueryRules;
 use crate::retention::Retention;
 use crate::send::{Accepted, BrokerProperties};
+use crate::slow::{SlowRequests, Undone, waits_for_disk};
 use crate::topic::{TopicRules, Topics};
 
 /// Bytes of replies that may wait for the disk before sends are refused as busy.
@@ -122,6 +123,7 @@ pub struct Broker {
     pub(crate) locks: Locks,
     pub(crate) waiters: Waiters,
     pub(crate) cold: ColdPulls,
+    pub(crate) slow: SlowRequests,
     pub(crate) retention: Retention,
     pub(crate) broker_properties: BrokerProperties,
     unique_ids: Mutex<UniqueIds>,
@@ -152,11 +154,18 @@ pub struct Memory {
     held: BytesMut,
 }
 
+/// Who asks, when, and how long an answer may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    pub now: Millis,
+    pub peer: Peer,
+    pub patience: Patience,
+}
+
 /// Frames of one read of one connection, handled together.
 #[derive(Debug)]
 pub struct Turn<'a> {
-    now: Millis,
-    peer: Peer,
+    caller: Caller,
     out: &'a mut BytesMut,
     memory: Memory,
     /// Replies that may leave once the store has reached `held_until`.
@@ -166,15 +175,21 @@ pub struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    /// Begins with frames of `peer`; replies that are ready go to `out`.
+    /// Begins with frames of `peer`; replies that are ready go to `out`. Requests other than pulls are answered even if
+    /// that takes as long as the disk does.
     pub fn new(now: Millis, peer: Peer, out: &'a mut BytesMut) -> Turn<'a> {
-        Turn::remembering(Memory::default(), now, peer, out)
+        Turn::begin(Memory::default(), Caller { now, peer, patience: Patience::Disk }, out)
     }
 
-    /// As [`Turn::new`], with what [`Broker::finish`] gave back of an earlier turn.
-    pub fn remembering(mut memory: Memory, now: Millis, peer: Peer, out: &'a mut BytesMut) -> Turn<'a> {
+    /// As [`Turn::new`], for threads that must not wait: requests that need the disk become [`Effects::slow`]. With what
+    /// [`Broker::finish`] gave back of an earlier turn.
+    pub fn on_worker(memory: Memory, now: Millis, peer: Peer, out: &'a mut BytesMut) -> Turn<'a> {
+        Turn::begin(memory, Caller { now, peer, patience: Patience::Resident }, out)
+    }
+
+    fn begin(mut memory: Memory, caller: Caller, out: &'a mut BytesMut) -> Turn<'a> {
         let held = std::mem::take(&mut memory.held);
-        Turn { now, peer, out, memory, held, held_until: LogOffset(0), appended: false }
+        Turn { caller, out, memory, held, held_until: LogOffset(0), appended: false }
     }
 
     /// Bytes of replies so far. Callers end a turn early when they are many.
@@ -209,6 +224,7 @@ impl Broker {
             locks: Locks::default(),
             waiters: Waiters::default(),
             cold: ColdPulls::default(),
+            slow: SlowRequests::default(),
             retention: Retention::default(),
             broker_properties: BrokerProperties::new(&config.topics.cluster_name),
             unique_ids: Mutex::new(UniqueIds::new(config.advertised.ip(), config.process_id, now.0 as u32)),
@@ -288,21 +304,26 @@ impl Broker {
         request: Result<&Request<'_>, &RequestError>,
         effects: &mut Effects,
     ) {
-        let reply = match request {
+        let served = match request {
             Ok(request) => self.serve(turn, header, frame, request, effects),
             Err(error @ RequestError::NotSupported { .. }) => {
-                Some(Reply::refuse(ResponseCode::RequestCodeNotSupported, error.to_string()))
+                Ok(Some(Reply::refuse(ResponseCode::RequestCodeNotSupported, error.to_string())))
             }
             Err(error @ RequestError::Field(_)) => {
-                Some(Reply::refuse(ResponseCode::SystemError, error.to_string()))
+                Ok(Some(Reply::refuse(ResponseCode::SystemError, error.to_string())))
             }
+        };
+        let reply = match served {
+            Ok(reply) => reply,
+            Err(Undone::Refused(refusal)) => Some(refusal),
+            Err(Undone::NeedsDisk) => self.postpone(turn.caller.peer, frame, effects),
         };
         if let Some(reply) = reply.filter(|_| !header.is_oneway()) {
             reply.encode(header.opaque, frame.serialize_type, turn.out);
         }
     }
 
-    /// The room for each request. `None` where the room sees to the reply itself.
+    /// The room for each request. No reply where the room sees to it itself.
     fn serve(
         &self,
         turn: &mut Turn<'_>,
@@ -310,23 +331,29 @@ impl Broker {
         frame: &Frame,
         request: &Request<'_>,
         effects: &mut Effects,
-    ) -> Option<Reply> {
-        let (now, peer) = (turn.now, turn.peer);
-        Some(match request {
+    ) -> Result<Option<Reply>, Undone> {
+        let caller = turn.caller;
+        let Caller { now, peer, patience } = caller;
+        Ok(Some(match request {
             Request::SendMessage(send) | Request::SendMessageV2(send) => {
-                let result = self.send(now, &peer, send, &frame.body, false, effects);
-                return self.hold(turn, header, frame.serialize_type, result);
+                let accepted = self.send(&caller, send, &frame.body, false, effects)?;
+                self.hold(turn, header, frame.serialize_type, &accepted);
+                return Ok(None);
             }
             Request::SendBatchMessage(send) => {
-                let result = self.send(now, &peer, send, &frame.body, true, effects);
-                return self.hold(turn, header, frame.serialize_type, result);
+                let accepted = self.send(&caller, send, &frame.body, true, effects)?;
+                self.hold(turn, header, frame.serialize_type, &accepted);
+                return Ok(None);
             }
             Request::PullMessage(pull) | Request::LitePullMessage(pull) => {
                 // The room answers by itself, maybe later: a one-way pull has nobody to answer.
                 if !header.is_oneway() {
                     self.pull(now, &peer, header.opaque, frame.serialize_type, pull, turn.out, effects);
                 }
-                return None;
+                return Ok(None);
+            }
+            other if patience == Patience::Resident && waits_for_disk(other, &self.store) => {
+                return Err(Undone::NeedsDisk);
             }
             Request::QueryMessage(query) => self.query_message(query),
             Request::ViewMessageById(view) => self.view_message(view),
@@ -336,7 +363,7 @@ impl Broker {
             Request::GetMaxOffset(queue) => self.max_offset(queue),
             Request::GetMinOffset(queue) => self.min_offset(queue),
             Request::GetEarliestStoreTime(queue) => self.earliest_store_time(queue),
-            Request::Heartbeat(_) => self.heartbeat(now, &peer, &frame.body, effects),
+            Request::Heartbeat(_) => self.heartbeat(&caller, &frame.body, effects)?,
             Request::UnregisterClient(client) => self.unregister(&peer, client, effects),
             Request::GetConsumerList(group) => self.consumer_list(group),
             Request::CheckClientConfig(_) => self.check_client_config(&frame.body),
@@ -352,7 +379,7 @@ impl Broker {
                 let error = RequestError::NotSupported { code: other.code().code() };
                 Reply::refuse(ResponseCode::RequestCodeNotSupported, error.to_string())
             }
-        })
+        }))
     }
 
     /// Keeps the reply to a send until the store has what it promises.
@@ -361,20 +388,13 @@ impl Broker {
         turn: &mut Turn<'_>,
         header: &Header<'_>,
         serialize_type: SerializeType,
-        result: Result<Accepted<'_>, Reply>,
-    ) -> Option<Reply> {
-        match result {
-            Ok(accepted) => {
-                turn.appended = true;
-                if !header.is_oneway() {
-                    let unwritten = planted(Bug::AckBeforeWrite);
-                    turn.held_until =
-                        if unwritten { turn.held_until } else { turn.held_until.max(accepted.end) };
-                    accepted.encode(header.opaque, serialize_type, &mut turn.held);
-                }
-                None
-            }
-            Err(refusal) => Some(refusal),
+        accepted: &Accepted<'_>,
+    ) {
+        turn.appended = true;
+        if !header.is_oneway() {
+            let unwritten = planted(Bug::AckBeforeWrite);
+            turn.held_until = if unwritten { turn.held_until } else { turn.held_until.max(accepted.end) };
+            accepted.encode(header.opaque, serialize_type, &mut turn.held);
         }
     }
 
@@ -415,8 +435,8 @@ impl Broker {
         parked.bytes += turn.held.len();
         parked.batches.push(Batch {
             end: turn.held_until,
-            parked_at: turn.now,
-            connection: turn.peer.connection,
+            parked_at: turn.caller.now,
+            connection: turn.caller.peer.connection,
             frames: turn.held.freeze(),
         });
         effects.sync_wanted = self.store.options().flush == FlushPolicy::Sync;
@@ -513,9 +533,9 @@ impl Broker {
         not_saved(self.groups.save());
     }
 
-    /// Replies to sends that wait for the disk.
+    /// Replies to sends, and requests, that wait for the disk.
     pub fn unanswered(&self) -> usize {
-        self.parked.lock().expect(POISONED).batches.len()
+        self.parked.lock().expect(POISONED).batches.len() + self.slow.count()
     }
 
     /// The broker is about to stop: pulls that wait are answered with what there is.

@@ -13,9 +13,11 @@ use cometmq_protocol::headers::client::{ConsumerGroupHeader, UnregisterClientHea
 use cometmq_protocol::message::tags::TagFilter;
 use cometmq_protocol::names::{GroupName, TopicName};
 use cometmq_protocol::{ConnectionId, Millis, Peer, Reply, ResponseCode, TopicConfig};
+use cometmq_store::Patience;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Caller};
 use crate::effects::Effects;
+use crate::slow::Undone;
 use crate::topic::Topic;
 
 /// A client without heartbeat for so long is gone.
@@ -193,19 +195,27 @@ impl ConsumerGroup {
 
 impl Broker {
     /// Code 34.
-    pub(crate) fn heartbeat(&self, now: Millis, peer: &Peer, body: &Bytes, effects: &mut Effects) -> Reply {
-        let data: HeartbeatData = match json::parse(body) {
-            Ok(data) => data,
-            Err(error) => return Reply::refuse(ResponseCode::SystemError, error.to_string()),
-        };
+    pub(crate) fn heartbeat(
+        &self,
+        caller: &Caller,
+        body: &Bytes,
+        effects: &mut Effects,
+    ) -> Result<Reply, Undone> {
+        let (now, peer) = (caller.now, &caller.peer);
+        let refuse = |remark| Reply::refuse(ResponseCode::SystemError, remark);
+        let data: HeartbeatData = json::parse(body).map_err(|error| refuse(error.to_string()))?;
         if data.client_id.is_empty() {
-            return Reply::refuse(ResponseCode::SystemError, "the heartbeat has no clientID");
+            return Err(refuse("the heartbeat has no clientID".to_owned()).into());
         }
+        // Whoever has to wait for a topic to be made is a member already: what it asks for next may come before.
+        let mut made = Ok(());
         for consumer in &data.consumer_data_set {
-            if let Err(reply) = self.consumer_heartbeat(now, peer, &data, consumer, effects) {
-                return reply;
+            made = made.and(self.consumer_heartbeat(caller, &data, consumer, effects));
+            if matches!(made, Err(Undone::Refused(_))) {
+                break;
             }
         }
+        made?;
         let mut state = self.clients.state();
         for producer in &data.producer_data_set {
             let group = state.producers.entry(producer.group_name.clone()).or_default();
@@ -213,46 +223,55 @@ impl Broker {
         }
         drop(state);
         // Both fields as a 5.3.3 broker sends them to a plain heartbeat.
-        Reply::success().with_field("IS_SUPPORT_HEART_BEAT_V2", "true").with_field("IS_SUB_CHANGE", "true")
+        Ok(Reply::success()
+            .with_field("IS_SUPPORT_HEART_BEAT_V2", "true")
+            .with_field("IS_SUB_CHANGE", "true"))
     }
 
     fn consumer_heartbeat(
         &self,
-        now: Millis,
-        peer: &Peer,
+        caller: &Caller,
         data: &HeartbeatData,
         consumer: &ConsumerData,
         effects: &mut Effects,
-    ) -> Result<(), Reply> {
+    ) -> Result<(), Undone> {
         let name = GroupName::parse(&consumer.group_name)
             .map_err(|error| Reply::refuse(ResponseCode::InvalidParameter, error.to_string()))?;
-        let mut notify = true;
-        if let Some(config) = self.groups.get_or_create(&name, now) {
+        let (mut notify, mut made) = (true, Ok(()));
+        if let Some(config) = self.groups.get_or_create(&name, caller.now) {
             notify = config.notify_consumer_ids_changed_enable;
-            self.make_retry_topic(&name, config.retry_queue_nums, now, effects)?;
+            made = self.make_retry_topic(&name, config.retry_queue_nums, caller, effects);
         }
+        if matches!(made, Err(Undone::Refused(_))) {
+            return made;
+        }
+        let (now, peer) = (caller.now, &caller.peer);
         let changed = self.clients.join(now, peer, &data.client_id, consumer, data.without_sub);
         if changed && notify && self.config.notify_members {
             effects.notify_members(name.as_str(), self.clients.members(name.as_str()));
         }
-        Ok(())
+        made
     }
 
     fn make_retry_topic(
         &self,
         group: &GroupName,
         queues: i32,
-        now: Millis,
+        caller: &Caller,
         effects: &mut Effects,
-    ) -> Result<(), Reply> {
+    ) -> Result<(), Undone> {
         let name = TopicName::retry(group)
             .map_err(|error| Reply::refuse(ResponseCode::InvalidParameter, error.to_string()))?;
         if queues <= 0 || self.topics.get(name.as_str()).is_some() {
             return Ok(());
         }
+        if caller.patience == Patience::Resident {
+            return Err(Undone::NeedsDisk);
+        }
         let config = TopicConfig::new(name.as_str(), queues, permission::READ_WRITE);
-        let made = self.topics.put(Topic { name, config }, now, effects);
-        made.map(drop).map_err(|error| Reply::refuse(ResponseCode::SystemError, error.to_string()))
+        let made = self.topics.put(Topic { name, config }, caller.now, effects);
+        made.map_err(|error| Reply::refuse(ResponseCode::SystemError, error.to_string()))?;
+        Ok(())
     }
 
     /// Code 35.

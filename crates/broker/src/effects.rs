@@ -7,6 +7,7 @@ use cometmq_protocol::headers::client::ConsumerGroupHeader;
 use cometmq_protocol::{Header, RequestCode, SerializeType};
 
 use crate::pull::ColdPull;
+use crate::slow::SlowRequest;
 
 /// Whole frames for one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,9 @@ pub struct Effects {
     pub sync_wanted: bool,
     /// Pulls that wait for the disk: call [`Broker::read_cold`](crate::Broker::read_cold) where waiting is allowed.
     pub cold: Vec<ColdPull>,
+    /// Requests that wait for the disk: call [`Broker::handle_slow`](crate::Broker::handle_slow) where waiting is
+    /// allowed.
+    pub slow: Vec<SlowRequest>,
     /// Topics changed: register with the name servers now.
     pub announce: bool,
 }
@@ -38,6 +42,7 @@ impl Effects {
         self.deliveries.is_empty()
             && self.close.is_empty()
             && self.cold.is_empty()
+            && self.slow.is_empty()
             && !self.sync_wanted
             && !self.announce
     }

@@ -17,8 +17,10 @@ pub mod pull;
 pub mod query;
 pub mod retention;
 pub mod send;
+mod slow;
 pub mod topic;
 
 pub use broker::{Broker, BrokerConfig, Memory, OpenError, Turn};
 pub use effects::{Delivery, Effects};
 pub use pull::ColdPull;
+pub use slow::SlowRequest;

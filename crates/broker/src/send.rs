@@ -12,11 +12,12 @@ use cometmq_protocol::message::record::{self, PROPERTIES_BYTES_MAX};
 use cometmq_protocol::message::{Record, batch, ids, sys_flag, tags};
 use cometmq_protocol::names::{PROTECTED_TOPICS, RETRY_PREFIX, TopicName};
 use cometmq_protocol::{LogOffset, Millis, Peer, QueueId, Reply, ResponseCode, SerializeType};
-use cometmq_store::{AppendError, Appended};
+use cometmq_store::{AppendError, Appended, Patience};
 use smallvec::SmallVec;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Caller};
 use crate::effects::Effects;
+use crate::slow::Undone;
 use crate::topic::Topic;
 
 /// Where messages were appended, and what their sender is told once the log is stored up to `end`.
@@ -109,20 +110,20 @@ impl Broker {
     /// Codes 10, 310 and 320.
     pub(crate) fn send<'h>(
         &self,
-        now: Millis,
-        peer: &Peer,
+        caller: &Caller,
         header: &'h SendMessageHeader<'_>,
         body: &Bytes,
         is_batch: bool,
         effects: &mut Effects,
-    ) -> Result<Accepted<'h>, Reply> {
-        let topic = self.admit(now, peer, header, body, effects)?;
+    ) -> Result<Accepted<'h>, Undone> {
+        let (now, peer) = (caller.now, &caller.peer);
+        let topic = self.admit(caller, header, body, effects)?;
         let queue_id = self.choose_queue(peer, header, &topic)?;
         let text = header.properties.as_deref().unwrap_or("");
         let seen = Seen::of(text);
         check_features(&seen)?;
         if is_batch || header.batch == Some(true) {
-            return self.store_batch(now, peer, header, body, &topic, queue_id);
+            return self.store_batch(caller, header, body, &topic, queue_id);
         }
         let unique_key = match seen.unique_key {
             Some(key) => Cow::Borrowed(key),
@@ -130,44 +131,44 @@ impl Broker {
         };
         let added = self.added_properties(text, seen.unique_key.is_none().then_some(&*unique_key));
         let record = self.record(peer, header, &topic, queue_id, body, [text.as_bytes(), added.as_bytes()]);
-        self.append(now, &topic, &[record], &[tags::tags_code(seen.tags)], unique_key)
+        self.append(caller, &topic, &[record], &[tags::tags_code(seen.tags)], unique_key)
     }
 
     /// Whether the message may be stored under its topic at all; makes the topic if that is the rule.
     fn admit(
         &self,
-        now: Millis,
-        peer: &Peer,
+        caller: &Caller,
         header: &SendMessageHeader<'_>,
         body: &Bytes,
         effects: &mut Effects,
-    ) -> Result<Arc<Topic>, Reply> {
+    ) -> Result<Arc<Topic>, Undone> {
         if self.config.permission & permission::WRITE == 0 {
             let remark = format!("the broker[{}] sending message is forbidden", self.config.advertised);
-            return Err(refuse(ResponseCode::NoPermission, remark));
+            return Err(refuse(ResponseCode::NoPermission, remark).into());
         }
         if body.len() > self.config.message_bytes_max {
-            return Err(self.illegal_message(body.len(), 0));
+            return Err(self.illegal_message(body.len(), 0).into());
         }
         // Before the topic is made: not all of them exist from the start.
         if PROTECTED_TOPICS.contains(&header.topic.as_ref()) {
             let remark = format!("Sending message to topic[{}] is forbidden.", header.topic);
-            return Err(refuse(ResponseCode::NoPermission, remark));
+            return Err(refuse(ResponseCode::NoPermission, remark).into());
         }
         let topic = match self.topics.get(&header.topic) {
             Some(topic) => topic,
+            None if caller.patience == Patience::Resident => return Err(Undone::NeedsDisk),
             None => {
                 let name = TopicName::parse(&header.topic)
                     .map_err(|error| refuse(ResponseCode::InvalidParameter, error.to_string()))?;
                 let wanted = header.default_topic_queue_nums;
                 self.topics
-                    .get_or_auto_create(&name, &header.default_topic, wanted, now, effects)
+                    .get_or_auto_create(&name, &header.default_topic, wanted, caller.now, effects)
                     .map_err(|error| refuse(ResponseCode::SystemError, error.to_string()))?
-                    .ok_or_else(|| refuse(ResponseCode::TopicNotExist, unknown_topic(&name, peer)))?
+                    .ok_or_else(|| refuse(ResponseCode::TopicNotExist, unknown_topic(&name, &caller.peer)))?
             }
         };
         match topic.unserved() {
-            Some(remark) => Err(refuse(ResponseCode::NoPermission, remark)),
+            Some(remark) => Err(refuse(ResponseCode::NoPermission, remark).into()),
             None => Ok(topic),
         }
     }
@@ -196,15 +197,16 @@ impl Broker {
 
     fn store_batch<'h>(
         &self,
-        now: Millis,
-        peer: &Peer,
+        caller: &Caller,
         header: &'h SendMessageHeader<'_>,
         body: &Bytes,
         topic: &Topic,
         queue_id: QueueId,
-    ) -> Result<Accepted<'h>, Reply> {
+    ) -> Result<Accepted<'h>, Undone> {
+        let peer = &caller.peer;
         if topic.name.as_str().starts_with(RETRY_PREFIX) {
-            return Err(refuse(ResponseCode::MessageIllegal, "batch request does not support retry group"));
+            let remark = "batch request does not support retry group";
+            return Err(refuse(ResponseCode::MessageIllegal, remark).into());
         }
         let illegal = |error: batch::BatchError| refuse(ResponseCode::MessageIllegal, error.to_string());
         let messages = batch::decode(body).map_err(illegal)?;
@@ -213,7 +215,7 @@ impl Broker {
         let batch_seen = Seen::of(batch_text);
         let unique_key = match batch_seen.unique_key {
             Some(key) => Cow::Borrowed(key),
-            None => Cow::Owned(self.next_unique_key(now)),
+            None => Cow::Owned(self.next_unique_key(caller.now)),
         };
         let mut texts = Vec::with_capacity(messages.len());
         let mut tags_codes = Vec::with_capacity(messages.len());
@@ -236,7 +238,7 @@ impl Broker {
                 ..self.record(peer, header, topic, queue_id, message.body, [text.as_bytes(), b""])
             })
             .collect();
-        self.append(now, topic, &records, &tags_codes, unique_key)
+        self.append(caller, topic, &records, &tags_codes, unique_key)
     }
 
     /// The text that the broker adds behind a message's own properties.
@@ -284,27 +286,28 @@ impl Broker {
 
     fn append<'h>(
         &self,
-        now: Millis,
+        caller: &Caller,
         topic: &Topic,
         records: &[Record<'_>],
         tags_codes: &[i64],
         unique_key: Cow<'h, str>,
-    ) -> Result<Accepted<'h>, Reply> {
+    ) -> Result<Accepted<'h>, Undone> {
         if let Some(longest) = records.iter().map(Record::properties_len).max()
             && longest > PROPERTIES_BYTES_MAX
         {
-            return Err(self.illegal_message(0, longest));
+            return Err(self.illegal_message(0, longest).into());
         }
         self.check_room()?;
         let queue_id = records[0].queue_id;
-        let queue = self.store.queue_or_create(&topic.name, queue_id).map_err(|error| {
+        let queue = self.store.queue_or_create_patiently(&topic.name, queue_id, caller.patience);
+        let queue = queue.ok_or(Undone::NeedsDisk)?.map_err(|error| {
             refuse(
                 ResponseCode::SystemError,
                 format!("queue {queue_id} of {} not readable: {error}", topic.name),
             )
         })?;
         let mut placed = SmallVec::<[Appended; 1]>::new();
-        self.store.append(&queue, records, tags_codes, now, &mut placed).map_err(append_refused)?;
+        self.store.append(&queue, records, tags_codes, caller.now, &mut placed).map_err(append_refused)?;
         let (host, end) = (records[0].store_host, placed[placed.len() - 1].end);
         Ok(Accepted { host, placed, unique_key, queue_id, end })
     }

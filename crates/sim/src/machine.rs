@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use cometmq_broker::{Broker, BrokerConfig, Effects, Turn};
+use cometmq_broker::{Broker, BrokerConfig, Effects, Memory, Turn};
 use cometmq_namesrv::{NameServer, NamesrvOptions};
 use cometmq_protocol::frame::{self, FrameLimits};
 use cometmq_protocol::headers::HeaderFields;
@@ -122,7 +122,7 @@ impl Host {
         let mut outs: Vec<BytesMut> = begin.iter().map(|_| BytesMut::new()).collect();
         let mut turns: Vec<Option<Turn<'_>>> = Vec::new();
         for (connection, out) in begin.iter().zip(&mut outs) {
-            let mut turn = Turn::new(wall, peer(*connection), out);
+            let mut turn = Turn::on_worker(Memory::default(), wall, peer(*connection), out);
             let input = self.inbox.entry(*connection).or_default();
             loop {
                 let frame = match frame::cut(input, FrameLimits::default()) {

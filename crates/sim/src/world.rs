@@ -456,8 +456,13 @@ impl Core {
     }
 
     fn apply(&mut self, mut effects: Effects) {
-        // What waits for the disk is read before anything else happens.
-        while let Some(broker) = self.host.broker.as_ref().filter(|_| !effects.cold.is_empty()) {
+        // What waits for the disk is done before anything else happens.
+        let waits = |effects: &Effects| !effects.cold.is_empty() || !effects.slow.is_empty();
+        while let Some(broker) = self.host.broker.as_ref().filter(|_| waits(&effects)) {
+            let now = self.host.wall(self.now);
+            for request in std::mem::take(&mut effects.slow) {
+                broker.handle_slow(request, now, &mut effects);
+            }
             for cold in std::mem::take(&mut effects.cold) {
                 broker.read_cold(cold, &mut effects);
             }

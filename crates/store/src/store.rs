@@ -246,10 +246,30 @@ impl Store {
         }
     }
 
+    /// Whether [`Store::queue`] needs no disk for this one: it is in memory, or known not to exist.
+    pub fn knows_queue(&self, topic: &str, id: QueueId) -> bool {
+        self.queues.is_loaded(topic, id)
+            || TopicName::parse(topic).map_or(true, |topic| self.queues.is_absent(&topic, id))
+    }
+
     /// A queue to append to, loaded or made if need be. Callers bound the ids by the topic's settings. An error does
     /// not mean that it is new.
     pub fn queue_or_create(&self, topic: &TopicName, id: QueueId) -> Result<Arc<Queue>, DiskError> {
         self.queues.find_or_create(topic, id, &self.log)
+    }
+
+    /// As [`Store::queue_or_create`]; `None` when `patience` does not reach as far as that needs.
+    pub fn queue_or_create_patiently(
+        &self,
+        topic: &TopicName,
+        id: QueueId,
+        patience: Patience,
+    ) -> Option<Result<Arc<Queue>, DiskError>> {
+        if let Some(queue) = self.queues.get(topic.as_str(), id) {
+            return Some(Ok(queue));
+        }
+        let may_look = patience == Patience::Disk || self.queues.is_absent(topic, id);
+        may_look.then(|| self.queue_or_create(topic, id))
     }
 
     /// All queues that have or had messages. That loads each of them: not for each day.

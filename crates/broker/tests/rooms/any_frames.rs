@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use cometmq_broker::{Broker, Effects, Turn};
+use cometmq_broker::{Broker, Effects, Memory, Turn};
 use cometmq_protocol::{ConnectionId, Fields, Frame, Header, Millis, SerializeType};
 use cometmq_store::disk::Crash;
 use cometmq_store::{FlushPolicy, MemoryDisk, Unit};
@@ -180,7 +180,7 @@ impl World {
     fn turn(&mut self, asks: &[Ask], effects: &mut Effects) {
         let connection = asks[0].connection;
         let mut out = BytesMut::new();
-        let mut turn = Turn::new(Millis(self.now), peer(connection), &mut out);
+        let mut turn = Turn::on_worker(Memory::default(), Millis(self.now), peer(connection), &mut out);
         for ask in asks {
             self.opaque += 1;
             if !ask.oneway {
@@ -193,6 +193,9 @@ impl World {
     }
 
     fn deliver(&mut self, mut effects: Effects) {
+        while let Some(slow) = effects.slow.pop() {
+            self.broker.handle_slow(slow, Millis(self.now), &mut effects);
+        }
         while let Some(cold) = effects.cold.pop() {
             self.broker.read_cold(cold, &mut effects);
         }

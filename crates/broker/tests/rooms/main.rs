@@ -16,6 +16,7 @@ mod retention;
 mod scene_disk;
 mod script;
 mod send;
+mod slow;
 mod states;
 mod topic;
 mod wait;

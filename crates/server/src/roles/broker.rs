@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use cometmq_broker::query::QueryRules;
 use cometmq_broker::retention::RetentionRules;
-use cometmq_broker::{Broker, BrokerConfig, ColdPull, Delivery, Effects, Memory, Turn};
+use cometmq_broker::{Broker, BrokerConfig, ColdPull, Delivery, Effects, Memory, SlowRequest, Turn};
 use cometmq_protocol::{ConnectionId, Frame, LogOffset};
 use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions};
 use cometmq_store::index::format::Shape;
@@ -18,7 +18,7 @@ use cometmq_store::scrub::{ScrubCursor, ScrubStep};
 use cometmq_store::{FlushPolicy, IndexOptions, RealDisk, RecoveryReport, StoreOptions};
 use tokio::sync::{Notify, watch};
 
-use super::cold::{COLD_THREADS, ColdPulls, UNTAKEN_BYTES_MAX};
+use super::cold::{COLD_THREADS, DiskWork, SLOW_THREADS, UNTAKEN_BYTES_MAX};
 use super::pace::{Governor, Seen};
 use super::registration::Registration;
 use super::{machine, wait, workers};
@@ -59,7 +59,8 @@ pub(super) struct Shell {
     connections: RwLock<HashMap<ConnectionId, Connection>>,
     /// Topics changed: name servers are to be told.
     pub(super) announce: Notify,
-    cold: ColdPulls<ConnectionId, ColdPull>,
+    cold: DiskWork<ConnectionId, ColdPull>,
+    slow: DiskWork<ConnectionId, SlowRequest>,
     sync: Signal,
     housekeeping: Signal,
     flushing: Signal,
@@ -137,7 +138,8 @@ impl BrokerRole {
             broker,
             connections: RwLock::default(),
             announce: Notify::new(),
-            cold: ColdPulls::default(),
+            cold: DiskWork::default(),
+            slow: DiskWork::default(),
             sync: Signal::default(),
             housekeeping: Signal::default(),
             flushing: Signal::default(),
@@ -182,6 +184,7 @@ impl BrokerRole {
         let signals = [&shell.sync, &shell.housekeeping, &shell.flushing, &shell.scrubbing];
         signals.iter().for_each(|signal| signal.end());
         shell.cold.end();
+        shell.slow.end();
         let closed = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 thread.join().map_err(|_| anyhow!("a thread of the broker panicked"))?;
@@ -216,6 +219,9 @@ fn spawn_threads(shell: &Arc<Shell>, settings: &BrokerSettings) -> Result<Vec<Jo
     for number in 0..COLD_THREADS {
         threads.push(spawn(&format!("cold-read-{number}"), Box::new(Shell::cold_loop))?);
     }
+    for number in 0..SLOW_THREADS {
+        threads.push(spawn(&format!("slow-request-{number}"), Box::new(Shell::slow_loop))?);
+    }
     Ok(threads)
 }
 
@@ -244,6 +250,7 @@ impl Shell {
             self.sync.want();
         }
         self.cold.add(effects.cold.into_iter().map(|pull| (pull.connection(), pull)));
+        self.slow.add(effects.slow.into_iter().map(|request| (request.connection(), request)));
     }
 
     /// Writes to the sockets itself: for threads that have no turn to end, and spare the connection's task a wake-up.
@@ -299,17 +306,33 @@ impl Shell {
 
     /// Answers pulls that need the disk.
     fn cold_loop(&self) {
-        let clogged = |connection| {
-            let connection = self.connection(connection);
-            connection.is_some_and(|connection| connection.queued_bytes() > UNTAKEN_BYTES_MAX)
-        };
-        while let Some(pull) = self.cold.next(clogged) {
+        while let Some(pull) = self.cold.next(|connection| self.is_clogged(connection)) {
             let mut effects = Effects::default();
             self.broker.read_cold(pull, &mut effects);
             self.cold.spend(effects.deliveries.iter().map(|delivery| delivery.frames.len()).sum());
             self.deliver(std::mem::take(&mut effects.deliveries));
             self.apply(effects);
         }
+    }
+
+    /// Does what other requests want of the disk.
+    fn slow_loop(&self) {
+        while let Some(request) = self.slow.next(|connection| self.is_clogged(connection)) {
+            let mut effects = Effects::default();
+            let connection = request.connection();
+            self.broker.handle_slow(request, clock::now(), &mut effects);
+            if self.connection(connection).is_none() {
+                self.broker.disconnected(connection, &mut effects);
+            }
+            self.deliver(std::mem::take(&mut effects.deliveries));
+            self.apply(effects);
+        }
+    }
+
+    /// Whether a connection does not take the answers that it has.
+    fn is_clogged(&self, connection: ConnectionId) -> bool {
+        let connection = self.connection(connection);
+        connection.is_some_and(|connection| connection.queued_bytes() > UNTAKEN_BYTES_MAX)
     }
 
     /// Verifies what is stored, at `bytes_per_second`, round after round.
@@ -395,7 +418,7 @@ impl Handler for Shell {
         out: &mut Out,
     ) -> Result<(), CloseReason> {
         let mut effects = Effects::default();
-        let mut turn = Turn::remembering(MEMORY.take(), clock::now(), connection.peer(), out.buffer());
+        let mut turn = Turn::on_worker(MEMORY.take(), clock::now(), connection.peer(), out.buffer());
         let mut taken = 0;
         let mut result = Ok(());
         for frame in frames.iter() {

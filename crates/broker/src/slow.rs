@@ -1,0 +1,144 @@
+//! Requests that need the disk before they can be answered: a queue is not in memory, a topic has to be made, an index or
+//! an old message is to be read. They must not keep a worker, and all its connections, waiting: the shell takes them
+//! elsewhere, as they came, and nothing was done for them before.
+//!
+//! Requests of one connection that are in flight together may then overtake each other, as in RocketMQ's thread pools.
+//!
+//! Every such request is answered exactly once, by [`Broker::handle_slow`], or at once when too many wait. Pulls have
+//! their own way: [`cold`](crate::pull).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use cometmq_protocol::{ConnectionId, Frame, Millis, Peer, QueueId, Reply, Request, ResponseCode};
+use cometmq_store::Store;
+
+use crate::broker::{Broker, Turn};
+use crate::effects::{Delivery, Effects};
+
+/// Most bytes of requests that wait for the disk at a time.
+const SLOW_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// What a request takes beside its bytes.
+const REQUEST_BYTES: usize = 512;
+
+/// Why a room did not do what it was asked to.
+#[derive(Debug)]
+pub(crate) enum Undone {
+    /// It refused.
+    Refused(Reply),
+    /// That may take as long as the disk does, and the caller must not wait.
+    NeedsDisk,
+}
+
+impl From<Reply> for Undone {
+    fn from(refusal: Reply) -> Undone {
+        Undone::Refused(refusal)
+    }
+}
+
+/// How many requests wait for the disk.
+#[derive(Debug, Default)]
+pub(crate) struct SlowRequests(Arc<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// A request that waits for the disk. Give it to [`Broker::handle_slow`] where waiting is allowed.
+#[derive(Debug)]
+pub struct SlowRequest {
+    frame: Frame,
+    peer: Peer,
+    _place: Place,
+}
+
+impl SlowRequest {
+    /// Who waits for the answer.
+    pub fn connection(&self) -> ConnectionId {
+        self.peer.connection
+    }
+}
+
+/// What a request takes of [`SlowRequests`], given back when dropped.
+#[derive(Debug)]
+struct Place {
+    waiting: Arc<Waiting>,
+    bytes: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.waiting.count.fetch_sub(1, Ordering::Relaxed);
+        self.waiting.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl SlowRequests {
+    pub fn count(&self) -> usize {
+        self.0.count.load(Ordering::Relaxed)
+    }
+
+    /// A place for so many bytes, if there is one.
+    fn enter(&self, bytes: usize) -> Option<Place> {
+        self.0.count.fetch_add(1, Ordering::Relaxed);
+        let before = self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let place = Place { waiting: Arc::clone(&self.0), bytes };
+        (before + bytes <= SLOW_BYTES_MAX).then_some(place)
+    }
+}
+
+/// Whether answering may take as long as the disk does. Rooms that know only on their way say so themselves, with
+/// [`Undone::NeedsDisk`].
+pub(crate) fn waits_for_disk(request: &Request<'_>, store: &Store) -> bool {
+    match request {
+        Request::QueryMessage(_)
+        | Request::ViewMessageById(_)
+        | Request::QueryConsumerOffset(_)
+        | Request::SearchOffsetByTimestamp(_)
+        | Request::GetEarliestStoreTime(_)
+        | Request::CreateTopic(_) => true,
+        Request::GetMaxOffset(queue) | Request::GetMinOffset(queue) => {
+            !store.knows_queue(&queue.topic, QueueId(queue.queue_id))
+        }
+        _ => false,
+    }
+}
+
+impl Broker {
+    /// Hands a request to the shell; the refusal when too much waits there already.
+    pub(crate) fn postpone(&self, peer: Peer, frame: &Frame, effects: &mut Effects) -> Option<Reply> {
+        let bytes = frame.header.len() + frame.body.len() + REQUEST_BYTES;
+        let Some(place) = self.slow.enter(bytes) else {
+            let remark =
+                "[OVERLOAD]system busy, start flow control for a while: too many requests wait for the disk";
+            return Some(Reply::refuse(ResponseCode::SystemBusy, remark));
+        };
+        // A copy: the slices would hold on to the whole buffer that they were read into.
+        let frame = Frame {
+            header: Bytes::copy_from_slice(&frame.header),
+            body: Bytes::copy_from_slice(&frame.body),
+            ..*frame
+        };
+        effects.slow.push(SlowRequest { frame, peer, _place: place });
+        None
+    }
+
+    /// Does what a request asks for; may take as long as the disk does. The answer is a delivery, now or once the store
+    /// has what it promises.
+    ///
+    /// If the connection is gone by then, call [`Broker::disconnected`] once more: a heartbeat may have entered it again.
+    pub fn handle_slow(&self, request: SlowRequest, now: Millis, effects: &mut Effects) {
+        let SlowRequest { frame, peer, _place } = request;
+        let mut out = BytesMut::new();
+        let mut turn = Turn::new(now, peer, &mut out);
+        let read = self.handle(&mut turn, &frame, effects);
+        debug_assert!(read.is_ok(), "it was read before");
+        self.finish(turn, effects);
+        if !out.is_empty() {
+            effects.deliveries.push(Delivery { connection: peer.connection, frames: out.freeze() });
+        }
+    }
+}
