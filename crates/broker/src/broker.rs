@@ -21,7 +21,7 @@ use crate::effects::{Delivery, Effects};
 use crate::group::Groups;
 use crate::offset::Offsets;
 use crate::order::Locks;
-use crate::pull::{ColdPulls, Waiters};
+use crate::pull::{ColdPulls, PullAsked, Waiters};
 use crate::query::QueryRules;
 use crate::retention::Retention;
 use crate::send::{Accepted, BrokerProperties};
@@ -348,7 +348,9 @@ impl Broker {
             Request::PullMessage(pull) | Request::LitePullMessage(pull) => {
                 // The room answers by itself, maybe later: a one-way pull has nobody to answer.
                 if !header.is_oneway() {
-                    self.pull(now, &peer, header.opaque, frame.serialize_type, pull, turn.out, effects);
+                    let (opaque, serialize_type) = (header.opaque, frame.serialize_type);
+                    let asked = PullAsked { now, peer: &peer, opaque, serialize_type, header: pull };
+                    self.pull(&asked, turn.out, effects);
                 }
                 return Ok(None);
             }

@@ -47,6 +47,13 @@ impl Effects {
             && !self.announce
     }
 
+    /// Sends a connection what came of a request that it made earlier, if anything did.
+    pub(crate) fn deliver(&mut self, connection: ConnectionId, frames: BytesMut) {
+        if !frames.is_empty() {
+            self.deliveries.push(Delivery { connection, frames: frames.freeze() });
+        }
+    }
+
     /// Tells every member of a consumer group that its membership changed (code 40, one-way).
     pub(crate) fn notify_members(&mut self, group: &str, members: impl IntoIterator<Item = ConnectionId>) {
         let fields = ConsumerGroupHeader { consumer_group: group.into(), borrows: std::marker::PhantomData };

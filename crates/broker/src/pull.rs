@@ -26,7 +26,7 @@ use cometmq_store::{DiskError, Patience, Queue, Unit};
 
 use crate::broker::Broker;
 use crate::client::{Filter, NO_SQL, SubscriptionLookup};
-use crate::effects::{Delivery, Effects};
+use crate::effects::Effects;
 
 use chosen::Chosen;
 pub use cold::{ColdPull, ColdPulls};
@@ -45,6 +45,16 @@ const SUSPEND_MS_MAX: i64 = 60_000;
 thread_local! {
     /// Memory for the entries that this thread looks at next.
     static UNITS: Cell<Vec<Unit>> = const { Cell::new(Vec::new()) };
+}
+
+/// A pull as it came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PullAsked<'a> {
+    pub now: Millis,
+    pub peer: &'a Peer,
+    pub opaque: i32,
+    pub serialize_type: SerializeType,
+    pub header: &'a PullMessageHeader<'a>,
 }
 
 /// A pull that was found to be in order.
@@ -81,21 +91,12 @@ struct NotResident;
 
 impl Broker {
     /// Codes 11 and 361: writes the reply to `out`, or keeps the request until a message comes.
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn pull(
-        &self,
-        now: Millis,
-        peer: &Peer,
-        opaque: i32,
-        serialize_type: SerializeType,
-        header: &PullMessageHeader<'_>,
-        out: &mut BytesMut,
-        effects: &mut Effects,
-    ) {
-        let pull = match self.check_pull(now, peer, opaque, serialize_type, header) {
+    pub(crate) fn pull(&self, asked: &PullAsked<'_>, out: &mut BytesMut, effects: &mut Effects) {
+        let pull = match self.check_pull(asked) {
             Ok(pull) => pull,
-            Err(reply) => return reply.encode(opaque, serialize_type, out),
+            Err(reply) => return reply.encode(asked.opaque, asked.serialize_type, out),
         };
+        let header = asked.header;
         // Whatever becomes of the messages: a pull that is refused for now must not lose it.
         if header.sys_flag & pull_flag::COMMIT_OFFSET != 0 && header.commit_offset >= 0 {
             let offset = QueueOffset(header.commit_offset);
@@ -108,7 +109,7 @@ impl Broker {
         } else {
             self.config.short_polling_ms
         };
-        let deadline = (wait_ms > 0).then_some(now + wait_ms);
+        let deadline = (wait_ms > 0).then_some(asked.now + wait_ms);
         self.answer_or_wait(pull, deadline, Patience::Resident, out, effects);
     }
 
@@ -199,9 +200,7 @@ impl Broker {
                     }
                 }
             }
-            if !out.is_empty() {
-                effects.deliveries.push(Delivery { connection, frames: out.freeze() });
-            }
+            effects.deliver(connection, out);
         }
     }
 
@@ -211,20 +210,12 @@ impl Broker {
             let mut out = BytesMut::new();
             let connection = pull.connection;
             self.answer_or_wait(pull, None, Patience::Resident, &mut out, effects);
-            if !out.is_empty() {
-                effects.deliveries.push(Delivery { connection, frames: out.freeze() });
-            }
+            effects.deliver(connection, out);
         }
     }
 
-    fn check_pull(
-        &self,
-        now: Millis,
-        peer: &Peer,
-        opaque: i32,
-        serialize_type: SerializeType,
-        header: &PullMessageHeader<'_>,
-    ) -> Result<Pull, Reply> {
+    fn check_pull(&self, asked: &PullAsked<'_>) -> Result<Pull, Reply> {
+        let PullAsked { now, peer, opaque, serialize_type, header } = *asked;
         let broker = &self.config.advertised;
         if self.config.permission & permission::READ == 0 {
             return Err(forbidden(1, format!("the broker[{broker}] pulling message is forbidden")));

@@ -16,7 +16,7 @@ use cometmq_store::Patience;
 
 use super::{Outcome, Pull};
 use crate::broker::Broker;
-use crate::effects::{Delivery, Effects};
+use crate::effects::Effects;
 
 /// Most pulls that wait for the disk at a time.
 const COLD_MAX: usize = 4096;
@@ -131,9 +131,7 @@ impl Broker {
         let connection = pull.connection;
         let mut out = BytesMut::new();
         self.answer_or_wait(pull, deadline, Patience::Disk, &mut out, effects);
-        if !out.is_empty() {
-            effects.deliveries.push(Delivery { connection, frames: out.freeze() });
-        }
+        effects.deliver(connection, out);
     }
 
     /// From now on, whether pulls of old messages leave their workers as those do that wait for the disk, even where
