@@ -13,41 +13,26 @@ use crate::script::{check, config, frame, frames, peer, store_options};
 #[test]
 fn a_damaged_message_is_never_delivered_while_its_neighbours_are() {
     check(expect![[r#"
-        sendV2 <- 5000*a
-          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-          | announce
-        sendV2 <- 5000*b
-          | 0 msgId=0A00000100002A9F0000000000001420 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-        sendV2 <- 9000*c
-          | 0 msgId=0A00000100002A9F0000000000002840 queueId=0 queueOffset=2 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-        sendV2 <- 5000*d
-          | 0 msgId=0A00000100002A9F0000000000004C00 queueId=0 queueOffset=3 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sendV2 <- 5000*a                                   | 0 msgId=@0 queueOffset=0 .., announce
+        sendV2 <- 5000*b                                   | 0 msgId=@5152 queueOffset=1 ..
+        sendV2 <- 9000*c                                   | 0 msgId=@10304 queueOffset=2 ..
+        sendV2 <- 5000*d                                   | 0 msgId=@19456 queueOffset=3 ..
         stop
         flip 15000 3 255 <- commitlog/00000000000000000000
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:5000*a 1:5000*b]
+        pull                                               | 0 nextBeginOffset=2 maxOffset=4 .. "FOUND" [0:5000*a 1:5000*b]
         cold
-        pull queueOffset=2
-          | waits #6
-          | cold c1
-        cold
-          | c1: #6 0 suggestWhichBrokerId=0 nextBeginOffset=4 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [3:5000*d]
-        pull queueOffset=2 maxMsgNums=1
-          | waits #7
-          | cold c1
-        cold
-          | c1: #7 20 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "MESSAGE_DAMAGED"
-        pull queueOffset=3
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=4 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [3:5000*d]
+        pull queueOffset=2                                 | waits #6, cold c1
+        cold                                               | c1: #6 0 nextBeginOffset=4 maxOffset=4 .. "FOUND" [3:5000*d]
+        pull queueOffset=2 maxMsgNums=1                    | waits #7, cold c1
+        cold                                               | c1: #7 20 nextBeginOffset=3 maxOffset=4 .. "MESSAGE_DAMAGED"
+        pull queueOffset=3                                 | 0 nextBeginOffset=4 maxOffset=4 .. "FOUND" [3:5000*d]
         cold
         flip 19500 3 255 <- commitlog/00000000000000000000
         stop
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:5000*a 1:5000*b]
+        pull                                               | 0 nextBeginOffset=2 maxOffset=4 .. "FOUND" [0:5000*a 1:5000*b]
         cold
         stop
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:5000*a 1:5000*b]
+        pull                                               | 0 nextBeginOffset=2 maxOffset=4 .. "FOUND" [0:5000*a 1:5000*b]
         cold
     "#]]);
 }
@@ -55,119 +40,77 @@ fn a_damaged_message_is_never_delivered_while_its_neighbours_are() {
 #[test]
 fn one_flipped_bit_is_turned_back_wherever_it_is() {
     check(expect![[r#"
-        sendV2 i=TAGS:A <- a
-          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=0A000001000100000000000000000000 MSG_REGION=DefaultRegion TRACE_ON=true
-          | announce
-        sendV2 <- b
-          | 0 msgId=0A00000100002A9F00000000000000BF queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sendV2 i=TAGS:A <- a                           | 0 msgId=@0 queueOffset=0 transactionId=0A000001000100000000000000000000 .., announce
+        sendV2 <- b                                    | 0 msgId=@191 queueOffset=1 ..
         stop
         flip 45 1 16 <- commitlog/00000000000000000000
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:b]
+        pull                                           | 0 nextBeginOffset=2 maxOffset=2 .. "FOUND" [0:a 1:b]
         stop
         flip 45 1 16 <- commitlog/00000000000000000000
         flip 100 1 1 <- commitlog/00000000000000000000
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:b]
-        sendV2 <- c
-          | 0 msgId=0A00000100002A9F0000000000000158 queueId=0 queueOffset=2 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        pull                                           | 0 nextBeginOffset=2 maxOffset=2 .. "FOUND" [0:a 1:b]
+        sendV2 <- c                                    | 0 msgId=@344 queueOffset=2 ..
         stop
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:b 2:c]
+        pull                                           | 0 nextBeginOffset=3 maxOffset=3 .. "FOUND" [0:a 1:b 2:c]
     "#]]);
 }
 
 #[test]
 fn a_queue_entry_that_points_elsewhere_delivers_nothing_of_another_queue() {
     check(expect![[r#"
-        sendV2 <- a
-          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-          | announce
-        sendV2 e=1 <- b
-          | 0 msgId=0A00000100002A9F0000000000000099 queueId=1 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-        sendV2 <- c
-          | 0 msgId=0A00000100002A9F0000000000000132 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sendV2 <- a                                           | 0 msgId=@0 queueOffset=0 .., announce
+        sendV2 e=1 <- b                                       | 0 msgId=@153 queueId=1 queueOffset=0 ..
+        sendV2 <- c                                           | 0 msgId=@306 queueOffset=1 ..
         stop
         flip 7 1 153 <- consumequeue/T/1/00000000000000000000
-        pull queueId=1
-          | waits #4
-          | cold c1
-        cold
-          | c1: #4 20 suggestWhichBrokerId=0 nextBeginOffset=0 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "MESSAGE_DAMAGED"
-        pull queueId=1
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:b]
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:c]
+        pull queueId=1                                        | waits #4, cold c1
+        cold                                                  | c1: #4 20 nextBeginOffset=0 maxOffset=1 .. "MESSAGE_DAMAGED"
+        pull queueId=1                                        | 0 nextBeginOffset=1 maxOffset=1 .. "FOUND" [0:b]
+        pull                                                  | 0 nextBeginOffset=2 maxOffset=2 .. "FOUND" [0:a 1:c]
         stop
         flip 7 1 153 <- consumequeue/T/0/00000000000000000000
         flip 8 1 128 <- commitlog/00000000000000000000
         flip 12 1 128 <- commitlog/00000000000000000000
-        pull
-          | waits #7
-          | cold c1
-        cold
-          | c1: #7 20 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "MESSAGE_DAMAGED"
-        pull queueOffset=1
-          | waits #8
-          | cold c1
+        pull                                                  | waits #7, cold c1
+        cold                                                  | c1: #7 20 nextBeginOffset=2 maxOffset=2 .. "MESSAGE_DAMAGED"
+        pull queueOffset=1                                    | waits #8, cold c1
     "#]]);
 }
 
 #[test]
 fn what_is_stored_behind_damage_is_delivered_also_when_it_shares_a_block() {
     check(expect![[r#"
-        sendV2 <- a
-          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-          | announce
+        sendV2 <- a                                     | 0 msgId=@0 queueOffset=0 .., announce
         stop
         flip 20 3 255 <- commitlog/00000000000000000000
         stop
-        sendV2 <- b
-          | 0 msgId=0A00000100002A9F0000000000000099 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sendV2 <- b                                     | 0 msgId=@153 queueOffset=1 ..
         stop
-        pull
-          | waits #3
-          | cold c1
-        cold
-          | c1: #3 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [1:b]
+        pull                                            | waits #3, cold c1
+        cold                                            | c1: #3 0 nextBeginOffset=2 maxOffset=2 .. "FOUND" [1:b]
     "#]]);
 }
 
 #[test]
 fn one_bad_sector_stops_no_queue_and_a_disk_that_is_gone_skips_nothing() {
     check(expect![[r#"
-        sendV2 <- 5000*a
-          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-          | announce
-        sendV2 <- 9000*b
-          | 0 msgId=0A00000100002A9F0000000000001420 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-        sendV2 <- 5000*c
-          | 0 msgId=0A00000100002A9F00000000000037E0 queueId=0 queueOffset=2 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sendV2 <- 5000*a                               | 0 msgId=@0 queueOffset=0 .., announce
+        sendV2 <- 9000*b                               | 0 msgId=@5152 queueOffset=1 ..
+        sendV2 <- 5000*c                               | 0 msgId=@14304 queueOffset=2 ..
         bad 8192 512 <- commitlog/00000000000000000000
         stop
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:5000*a]
+        pull                                           | 0 nextBeginOffset=1 maxOffset=3 .. "FOUND" [0:5000*a]
         cold
-        pull queueOffset=1
-          | waits #5
-          | cold c1
-        cold
-          | c1: #5 0 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [2:5000*c]
-        pull queueOffset=1 maxMsgNums=1
-          | waits #6
-          | cold c1
-        cold
-          | c1: #6 20 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "MESSAGE_DAMAGED"
-        pull queueOffset=2
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [2:5000*c]
+        pull queueOffset=1                             | waits #5, cold c1
+        cold                                           | c1: #5 0 nextBeginOffset=3 maxOffset=3 .. "FOUND" [2:5000*c]
+        pull queueOffset=1 maxMsgNums=1                | waits #6, cold c1
+        cold                                           | c1: #6 20 nextBeginOffset=2 maxOffset=3 .. "MESSAGE_DAMAGED"
+        pull queueOffset=2                             | 0 nextBeginOffset=3 maxOffset=3 .. "FOUND" [2:5000*c]
         cold
         bad 0 16384 <- commitlog/00000000000000000000
         stop
-        pull
-          | waits #8
-          | cold c1
-        cold
-          | c1: #8 1 "message at queue offset 0 cannot be read: cannot read /s/commitlog/00000000000000000000: bad sector"
+        pull                                           | waits #8, cold c1
+        cold                                           | c1: #8 1 "message at queue offset 0 cannot be read: cannot read /s/commitlog/00000000000000000000: bad sector"
     "#]]);
 }
 
@@ -175,31 +118,18 @@ fn one_bad_sector_stops_no_queue_and_a_disk_that_is_gone_skips_nothing() {
 fn what_only_the_disk_has_is_read_by_the_shell() {
     check(expect![[r#"
         broker resident=false
-        sendV2 <- a
-          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-          | announce
-        sendV2 <- b
-          | 0 msgId=0A00000100002A9F0000000000000099 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:b]
+        sendV2 <- a                     | 0 msgId=@0 queueOffset=0 .., announce
+        sendV2 <- b                     | 0 msgId=@153 queueOffset=1 ..
+        pull                            | 0 nextBeginOffset=2 maxOffset=2 .. "FOUND" [0:a 1:b]
         stop
-        pull
-          | waits #4
-          | cold c1
-        c2 pull queueOffset=1 sysFlag=6
-          | waits #5
-          | cold c2
-        c3 pull queueOffset=2 sysFlag=6
-          | waits #6
-          | cold c3
-        cold
-          | c1: #4 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:b]
-          | c2: #5 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [1:b]
-        sendV2 <- c
-          | 0 msgId=0A00000100002A9F0000000000000132 queueId=0 queueOffset=2 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-          | c3: #6 0 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [2:c]
-        pull queueOffset=2
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [2:c]
+        pull                            | waits #4, cold c1
+        c2 pull queueOffset=1 sysFlag=6 | waits #5, cold c2
+        c3 pull queueOffset=2 sysFlag=6 | waits #6, cold c3
+        cold                            | c1: #4 0 nextBeginOffset=2 maxOffset=2 .. "FOUND" [0:a 1:b]
+                                        | c2: #5 0 nextBeginOffset=2 maxOffset=2 .. "FOUND" [1:b]
+        sendV2 <- c                     | 0 msgId=@306 queueOffset=2 ..
+                                        | c3: #6 0 nextBeginOffset=3 maxOffset=3 .. "FOUND" [2:c]
+        pull queueOffset=2              | 0 nextBeginOffset=3 maxOffset=3 .. "FOUND" [2:c]
     "#]]);
 }
 

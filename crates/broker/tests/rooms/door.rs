@@ -12,18 +12,12 @@ use crate::script::{self, check};
 #[test]
 fn codes_that_are_not_served_are_refused_by_number_and_name() {
     check(expect![[r#"
-        9999
-          | 3 " request type 9999 not supported"
-        -1
-          | 3 " request type -1 not supported"
-        200050
-          | 3 " request type 200050 not supported (POP_MESSAGE)"
-        36
-          | 3 " request type 36 not supported (CONSUMER_SEND_MSG_BACK)"
-        105 topic=T
-          | 3 " request type 105 not supported (GET_ROUTEINFO_BY_TOPIC)"
-        40 consumerGroup=g
-          | 3 " request type 40 not supported (NOTIFY_CONSUMER_IDS_CHANGED)"
+        9999               | 3 " request type 9999 not supported"
+        -1                 | 3 " request type -1 not supported"
+        200050             | 3 " request type 200050 not supported (POP_MESSAGE)"
+        36                 | 3 " request type 36 not supported (CONSUMER_SEND_MSG_BACK)"
+        105 topic=T        | 3 " request type 105 not supported (GET_ROUTEINFO_BY_TOPIC)"
+        40 consumerGroup=g | 3 " request type 40 not supported (NOTIFY_CONSUMER_IDS_CHANGED)"
         oneway 9999
     "#]]);
 }
@@ -31,28 +25,17 @@ fn codes_that_are_not_served_are_refused_by_number_and_name() {
 #[test]
 fn a_field_that_is_missing_or_malformed_is_named() {
     check(expect![[r#"
-        send -topic
-          | 1 "the request header lacks the field `b`"
-        sendV2 -g
-          | 1 "the request header lacks the field `g`"
-        sendV2 e=one
-          | 1 "the request header field `e` is `one`, expected a 32-bit integer"
-        sendV2 e=
-          | 1 "the request header lacks the field `e`"
-        pull -queueOffset
-          | 1 "the request header lacks the field `queueOffset`"
-        pull queueOffset=1.5
-          | 1 "the request header field `queueOffset` is `1.5`, expected a 64-bit integer"
-        query -consumerGroup
-          | 1 "the request header lacks the field `consumerGroup`"
-        commit commitOffset=99999999999999999999
-          | 1 "the request header field `commitOffset` is `99999999999999999999`, expected a 64-bit integer"
-        create -perm
-          | 1 "the request header lacks the field `perm`"
-        members -consumerGroup
-          | 1 "the request header lacks the field `consumerGroup`"
-        unregister
-          | 1 "the request header lacks the field `clientID`"
+        send -topic                              | 1 "the request header lacks the field `b`"
+        sendV2 -g                                | 1 "the request header lacks the field `g`"
+        sendV2 e=one                             | 1 "the request header field `e` is `one`, expected a 32-bit integer"
+        sendV2 e=                                | 1 "the request header lacks the field `e`"
+        pull -queueOffset                        | 1 "the request header lacks the field `queueOffset`"
+        pull queueOffset=1.5                     | 1 "the request header field `queueOffset` is `1.5`, expected a 64-bit integer"
+        query -consumerGroup                     | 1 "the request header lacks the field `consumerGroup`"
+        commit commitOffset=99999999999999999999 | 1 "the request header field `commitOffset` is `99999999999999999999`, expected a 64-bit integer"
+        create -perm                             | 1 "the request header lacks the field `perm`"
+        members -consumerGroup                   | 1 "the request header lacks the field `consumerGroup`"
+        unregister                               | 1 "the request header lacks the field `clientID`"
         oneway pull -topic
     "#]]);
 }

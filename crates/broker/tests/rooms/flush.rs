@@ -8,27 +8,16 @@ use crate::script::check;
 fn a_send_is_answered_and_its_message_seen_after_the_sync() {
     check(expect![[r#"
         broker flush=sync
-        create
-          | 0
-          | announce
-        c2 pull sysFlag=6
-          | waits #2
-        sendV2 <- a
-          | waits #3
-          | sync wanted
-        c3 sendV2 <- b
-          | waits #4
-          | sync wanted
-        pull
-          | 19 suggestWhichBrokerId=0 nextBeginOffset=0 minOffset=0 maxOffset=0 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "NO_MESSAGE_IN_QUEUE"
-        max
-          | 0 offset=0
-        sync
-          | c1: #3 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-          | c2: #2 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:b]
-          | c3: #4 0 msgId=0A00000100002A9F0000000000000099 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:b]
+        create            | 0, announce
+        c2 pull sysFlag=6 | waits #2
+        sendV2 <- a       | waits #3, sync wanted
+        c3 sendV2 <- b    | waits #4, sync wanted
+        pull              | 19 nextBeginOffset=0 maxOffset=0 .. "NO_MESSAGE_IN_QUEUE"
+        max               | 0 offset=0
+        sync              | c1: #3 0 msgId=@0 queueOffset=0 ..
+                          | c2: #2 0 nextBeginOffset=2 maxOffset=2 .. "FOUND" [0:a 1:b]
+                          | c3: #4 0 msgId=@153 queueOffset=1 ..
+        pull              | 0 nextBeginOffset=2 maxOffset=2 .. "FOUND" [0:a 1:b]
         sync
     "#]]);
 }
@@ -37,24 +26,15 @@ fn a_send_is_answered_and_its_message_seen_after_the_sync() {
 fn a_send_that_the_disk_did_not_confirm_in_time_is_stored_not_flushed_and_told_once() {
     check(expect![[r#"
         broker flush=sync
-        create
-          | 0
-          | announce
-        sendV2 <- a
-          | waits #2
-          | sync wanted
+        create              | 0, announce
+        sendV2 <- a         | waits #2, sync wanted
         at 3000
-        compact sendV2 <- b
-          | waits #3
-          | sync wanted
+        compact sendV2 <- b | waits #3, sync wanted
         at 5000
-        at 5001
-          | c1: #2 10 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-        at 8001
-          | c1: #3 10 msgId=0A00000100002A9F0000000000000099 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        at 5001             | c1: #2 10 msgId=@0 queueOffset=0 ..
+        at 8001             | c1: #3 10 msgId=@153 queueOffset=1 ..
         sync
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=2 minOffset=0 maxOffset=2 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a 1:b]
+        pull                | 0 nextBeginOffset=2 maxOffset=2 .. "FOUND" [0:a 1:b]
     "#]]);
 }
 
@@ -62,72 +42,43 @@ fn a_send_that_the_disk_did_not_confirm_in_time_is_stored_not_flushed_and_told_o
 fn after_a_failed_sync_nothing_is_confirmed_any_more_and_what_was_is_still_read() {
     check(expect![[r#"
         broker flush=sync
-        create
-          | 0
-          | announce
-        sendV2 <- kept
-          | waits #2
-          | sync wanted
-        sync
-          | c1: #2 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-        sendV2 <- lost
-          | waits #3
-          | sync wanted
-        c2 sendV2 e=1 <- lost
-          | waits #4
-          | sync wanted
+        create                   | 0, announce
+        sendV2 <- kept           | waits #2, sync wanted
+        sync                     | c1: #2 0 msgId=@0 queueOffset=0 ..
+        sendV2 <- lost           | waits #3, sync wanted
+        c2 sendV2 e=1 <- lost    | waits #4, sync wanted
         fail 1
-        sync
-          | cannot sync /s/commitlog/00000000000000000000: injected fault
-          | c1: #3 14 msgId=0A00000100002A9F000000000000009C queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true "service not available now. the message was not confirmed: cannot sync /s/commitlog/00000000000000000000: injected fault"
-          | c2: #4 14 msgId=0A00000100002A9F0000000000000138 queueId=1 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true "service not available now. the message was not confirmed: cannot sync /s/commitlog/00000000000000000000: injected fault"
-        sendV2 <- refused
-          | 14 MSG_REGION=DefaultRegion TRACE_ON=true "service not available now. the commit log is read-only since cannot sync /s/commitlog/00000000000000000000: injected fault; free or replace the disk and restart the broker"
-        sync
-          | cannot sync /s/commitlog/00000000000000000000: injected fault
-        batch <- refused;refused
-          | 14 MSG_REGION=DefaultRegion TRACE_ON=true "service not available now. the commit log is read-only since cannot sync /s/commitlog/00000000000000000000: injected fault; free or replace the disk and restart the broker"
+        sync                     | cannot sync /s/commitlog/00000000000000000000: injected fault
+                                 | c1: #3 14 msgId=@156 queueOffset=1 .. "service not available now. the message was not confirmed: cannot sync /s/commitlog/00000000000000000000: injected fault"
+                                 | c2: #4 14 msgId=@312 queueId=1 queueOffset=0 .. "service not available now. the message was not confirmed: cannot sync /s/commitlog/00000000000000000000: injected fault"
+        sendV2 <- refused        | 14 .. "service not available now. the commit log is read-only since cannot sync /s/commitlog/00000000000000000000: injected fault; free or replace the disk and restart the broker"
+        sync                     | cannot sync /s/commitlog/00000000000000000000: injected fault
+        batch <- refused;refused | 14 .. "service not available now. the commit log is read-only since cannot sync /s/commitlog/00000000000000000000: injected fault; free or replace the disk and restart the broker"
         oneway sendV2 <- refused
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:kept]
-        pull queueId=1
-          | 19 suggestWhichBrokerId=0 nextBeginOffset=0 minOffset=0 maxOffset=0 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "NO_MESSAGE_IN_QUEUE"
-        commit
-          | 0
+        pull                     | 0 nextBeginOffset=1 maxOffset=1 .. "FOUND" [0:kept]
+        pull queueId=1           | 19 nextBeginOffset=0 maxOffset=0 .. "NO_MESSAGE_IN_QUEUE"
+        commit                   | 0
         at 60000
         power cut
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:kept]
-        sendV2 <- again
-          | waits #12
-          | sync wanted
-        sync
-          | c1: #12 0 msgId=0A00000100002A9F000000000000009C queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        pull                     | 0 nextBeginOffset=1 maxOffset=1 .. "FOUND" [0:kept]
+        sendV2 <- again          | waits #12, sync wanted
+        sync                     | c1: #12 0 msgId=@156 queueOffset=1 ..
     "#]]);
 }
 
 #[test]
 fn under_async_flush_a_failed_write_is_told_and_final() {
     check(expect![[r#"
-        create
-          | 0
-          | announce
-        sendV2 <- kept
-          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        create            | 0, announce
+        sendV2 <- kept    | 0 msgId=@0 queueOffset=0 ..
         fail 1
-        sendV2 <- lost
-          | c1: #3 14 msgId=0A00000100002A9F000000000000009C queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true "service not available now. the message was not confirmed: cannot write to /s/commitlog/00000000000000000000: injected fault"
-        sendV2 <- refused
-          | 14 MSG_REGION=DefaultRegion TRACE_ON=true "service not available now. the commit log is read-only since cannot write to /s/commitlog/00000000000000000000: injected fault; free or replace the disk and restart the broker"
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:kept]
-        max
-          | 0 offset=1
+        sendV2 <- lost    | c1: #3 14 msgId=@156 queueOffset=1 .. "service not available now. the message was not confirmed: cannot write to /s/commitlog/00000000000000000000: injected fault"
+        sendV2 <- refused | 14 .. "service not available now. the commit log is read-only since cannot write to /s/commitlog/00000000000000000000: injected fault; free or replace the disk and restart the broker"
+        pull              | 0 nextBeginOffset=1 maxOffset=1 .. "FOUND" [0:kept]
+        max               | 0 offset=1
         kill
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:kept]
-        sendV2 <- again
-          | 0 msgId=0A00000100002A9F000000000000009C queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        pull              | 0 nextBeginOffset=1 maxOffset=1 .. "FOUND" [0:kept]
+        sendV2 <- again   | 0 msgId=@156 queueOffset=1 ..
     "#]]);
 }
 
@@ -135,14 +86,10 @@ fn under_async_flush_a_failed_write_is_told_and_final() {
 fn a_one_way_send_is_seen_after_the_next_sync() {
     check(expect![[r#"
         broker flush=sync
-        create
-          | 0
-          | announce
-        c2 pull sysFlag=6
-          | waits #2
+        create             | 0, announce
+        c2 pull sysFlag=6  | waits #2
         oneway sendV2 <- a
-        sync
-          | c2: #2 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a]
+        sync               | c2: #2 0 nextBeginOffset=1 maxOffset=1 .. "FOUND" [0:a]
     "#]]);
 }
 
@@ -150,38 +97,25 @@ fn a_one_way_send_is_seen_after_the_next_sync() {
 fn what_waits_for_the_disk_is_answered_when_the_broker_stops_in_order() {
     check(expect![[r#"
         broker flush=sync
-        create
-          | 0
-          | announce
-        sendV2 <- a
-          | waits #2
-          | sync wanted
+        create            | 0, announce
+        sendV2 <- a       | waits #2, sync wanted
         stopping
-        sync
-          | c1: #2 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        sync              | c1: #2 0 msgId=@0 queueOffset=0 ..
         stop
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a]
+        pull              | 0 nextBeginOffset=1 maxOffset=1 .. "FOUND" [0:a]
     "#]]);
 }
 
 #[test]
 fn a_full_disk_refuses_sends_and_goes_on_by_itself() {
     check(expect![[r#"
-        send queueId=0 <- one
-          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-          | announce
+        send queueId=0 <- one                      | 0 msgId=@0 queueOffset=0 .., announce
         full 1
-        send queueId=0 <- refused, and written once there is room
-          | c1: #2 14 msgId=0A00000100002A9F000000000000009B queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true "service not available now. the message was not confirmed: cannot write to /s/commitlog/00000000000000000000: injected fault; make room: the broker goes on by itself, and stores the message then"
-        send queueId=0 <- taken, for there is room
-          | 0 msgId=0A00000100002A9F000000000000015A queueId=0 queueOffset=2 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:one 1:refused, and written once there is room 2:taken, for there is room]
+        send queueId=0 <- refused, and written once there is room | c1: #2 14 msgId=@155 queueOffset=1 .. "service not available now. the message was not confirmed: cannot write to /s/commitlog/00000000000000000000: injected fault; make room: the broker goes on by itself, and stores the message then"
+        send queueId=0 <- taken, for there is room | 0 msgId=@346 queueOffset=2 ..
+        pull                                       | 0 nextBeginOffset=3 maxOffset=3 .. "FOUND" [0:one 1:refused, and written once there is room 2:taken, for there is room]
         at 100
-        send queueId=0 <- two
-          | 0 msgId=0A00000100002A9F000000000000020A queueId=0 queueOffset=3 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-        pull
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=4 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:one 1:refused, and written once there is room 2:taken, for there is room 3:two]
+        send queueId=0 <- two                      | 0 msgId=@522 queueOffset=3 ..
+        pull                                       | 0 nextBeginOffset=4 maxOffset=4 .. "FOUND" [0:one 1:refused, and written once there is room 2:taken, for there is room 3:two]
     "#]]);
 }

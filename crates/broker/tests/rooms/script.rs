@@ -1,14 +1,15 @@
-//! Scenes with a broker as text: commands at the margin, what came of them indented behind a bar.
+//! Scenes with a broker as text: commands at the margin, what comes of them behind a bar.
 //!
 //! ```text
-//! send queueId=1 <- hello          a request, with the fields that differ from its defaults, and its body
-//!   | 0 queueId=1 queueOffset=0    its reply: code, fields, "remark", body or [offset:message ...]
-//! c2 pull sysFlag=6                the same from another connection than c1
-//!   | waits #2                     no reply yet
-//! at 15000                         time goes on, and the broker's clock strikes
-//!   | c2: #2 19 ...                what a connection gets without having just asked
+//! create                           | 0, announce      a request; code of its reply, and what the shell has to do
+//! send queueId=1 <- hello          | 0 queueId=1 ..   the fields that differ from the usual ones, on both sides
+//! pull queueOffset=7               | 21 .. "REMARK"   what a reply has behind its fields: remark, body
+//! pull queueId=1                   | 0 .. [0:hello]   or messages with their offsets
+//! c2 pull sysFlag=6                | waits #5         from another connection than c1; no reply yet
+//! at 15000                         | c2: #5 19 ..     time goes on; what is sent to those who did not just ask
 //! ```
 //!
+//! `..` stands for all other fields of such a reply, see `REPLIES`; `msgId=@7` is the id of the record at 7 in the log.
 //! Before a request: `c2` another connection, `oneway`, `compact` the binary header. In fields and bodies `5*x` is
 //! `xxxxx`; in property texts `A:1,B:2` are two properties; a field `-name` is left out.
 //! The first line may change the broker's settings: `broker flush=sync autoCreate=false`.
@@ -46,23 +47,28 @@ use crate::scene_disk::SceneDisk;
 
 /// Plays a scene and compares what comes of it.
 pub fn check(expect: Expect) {
+    let lines =
+        expect.data().lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('|'));
+    let commands: Vec<&str> =
+        lines.map(|line| line.split(" | ").next().unwrap_or_default().trim_end()).collect();
+    // Longer ones stick out.
+    let width = commands.iter().map(|command| command.len()).filter(|width| *width <= 56).max().unwrap_or(0);
     let mut scene = None;
     let mut text = String::new();
-    for line in expect.data().lines().map(str::trim) {
-        if line.is_empty() || line.starts_with('|') {
-            continue;
-        }
-        text.push_str(line);
-        text.push('\n');
-        if let Some(settings) = line.strip_prefix("broker ") {
+    for command in commands {
+        if let Some(settings) = command.strip_prefix("broker ") {
             assert!(scene.is_none(), "the broker's settings stand first");
             scene = Some(Scene::new(settings));
-            continue;
+        } else {
+            scene.get_or_insert_with(|| Scene::new("")).command(command);
         }
-        let scene = scene.get_or_insert_with(|| Scene::new(""));
-        scene.command(line);
-        for line in scene.trace.drain(..) {
-            writeln!(text, "  | {line}").unwrap();
+        let outcomes: Vec<String> = scene.iter_mut().flat_map(|scene| scene.trace.drain(..)).collect();
+        match outcomes.split_first() {
+            None => writeln!(text, "{command}").unwrap(),
+            Some((first, others)) => {
+                writeln!(text, "{command:<width$} | {first}").unwrap();
+                others.iter().for_each(|other| writeln!(text, "{:<width$} | {other}", "").unwrap());
+            }
         }
     }
     expect.assert_eq(&text);
@@ -340,9 +346,7 @@ impl Scene {
             assert!(header.is_oneway());
             write!(line, "{}", RequestCode::from_code(header.code).unwrap().name()).unwrap();
         }
-        for (name, value) in header.fields.iter().flat_map(Fields::iter) {
-            write!(line, " {name}={value}").unwrap();
-        }
+        line.push_str(&show_fields(&header.fields.iter().flat_map(Fields::iter).collect::<Vec<_>>()));
         if let Some(remark) = &header.remark {
             write!(line, " {remark:?}").unwrap();
         }
@@ -353,6 +357,15 @@ impl Scene {
     }
 
     fn show(&mut self, mut effects: Effects) {
+        let close = effects.close.iter().map(|connection| format!("close c{}", connection.0));
+        let sync = effects.sync_wanted.then(|| "sync wanted".to_owned());
+        let cold = effects.cold.iter().map(|cold| format!("cold c{}", cold.connection().0));
+        let announce = effects.announce.then(|| "announce".to_owned());
+        let duties: Vec<String> = close.chain(sync).chain(cold).chain(announce).collect();
+        if !duties.is_empty() {
+            self.trace = vec![self.trace.drain(..).chain(duties).collect::<Vec<_>>().join(", ")];
+        }
+        self.cold.append(&mut effects.cold);
         effects.deliveries.sort_by_key(|delivery| delivery.connection);
         for delivery in effects.deliveries {
             let connection = delivery.connection.0;
@@ -361,11 +374,6 @@ impl Scene {
                 self.trace.push(format!("c{connection}: {line}"));
             }
         }
-        self.trace.extend(effects.close.iter().map(|connection| format!("close c{}", connection.0)));
-        self.trace.extend(effects.sync_wanted.then(|| "sync wanted".to_owned()));
-        self.trace.extend(effects.cold.iter().map(|cold| format!("cold c{}", cold.connection().0)));
-        self.cold.append(&mut effects.cold);
-        self.trace.extend(effects.announce.then(|| "announce".to_owned()));
     }
 }
 
@@ -381,6 +389,44 @@ pub fn frames(bytes: Bytes) -> Vec<Frame> {
         frames.push(frame::cut(&mut bytes, FrameLimits::default()).unwrap().expect("whole frames only"));
     }
     frames
+}
+
+/// Fields of the replies that most scenes have, in their order, with the values that are not worth showing.
+const REPLIES: &[&str] = &[
+    "msgId queueId=0 queueOffset transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true",
+    "MSG_REGION=DefaultRegion TRACE_ON=true",
+    "suggestWhichBrokerId=0 nextBeginOffset minOffset=0 maxOffset offsetDelta=0 topicSysFlag=0 groupSysFlag=0",
+    "IS_SUPPORT_HEART_BEAT_V2=true IS_SUB_CHANGE=true",
+    "indexLastUpdateTimestamp=0 indexLastUpdatePhyoffset=0",
+];
+
+/// What message ids begin with at the address that `config` gives the broker; then comes a place in the log.
+const MESSAGE_ID_HOST: &str = "0A00000100002A9F";
+
+/// Fields as ` name=value`; of a reply that has exactly those of one in `REPLIES`, those with other values, and `..`.
+fn show_fields(fields: &[(&str, &str)]) -> String {
+    let is_alike = |usual: &&&str| {
+        let names = usual.split(' ').map(|field| field.split('=').next().unwrap());
+        names.eq(fields.iter().map(|(name, _)| *name))
+    };
+    let usual: BTreeSet<&str> =
+        REPLIES.iter().find(is_alike).iter().flat_map(|usual| usual.split(' ')).collect();
+    let shorten_id = |id: &str| match id.strip_prefix(MESSAGE_ID_HOST) {
+        Some(place) => format!("@{}", u64::from_str_radix(place, 16).unwrap()),
+        None => id.to_owned(),
+    };
+    let (mut shown, mut rest) = (String::new(), "");
+    for (name, value) in fields {
+        if usual.contains(&*format!("{name}={value}")) {
+            rest = " ..";
+        } else if *name == "msgId" {
+            let ids: Vec<String> = value.split(',').map(shorten_id).collect();
+            write!(shown, " {name}={}", ids.join(",")).unwrap();
+        } else {
+            write!(shown, " {name}={value}").unwrap();
+        }
+    }
+    shown + rest
 }
 
 /// Records as `[offset:message ...]`, anything else as text.

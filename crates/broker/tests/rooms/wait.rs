@@ -7,22 +7,15 @@ use crate::script::check;
 #[test]
 fn a_pull_that_waits_is_answered_once_by_the_next_message() {
     check(expect![[r#"
-        create
-          | 0
-          | announce
-        c2 pull sysFlag=6
-          | waits #2
-        sendV2 <- a
-          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-          | c2: #2 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a]
-        sendV2 <- b
-          | 0 msgId=0A00000100002A9F0000000000000099 queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
+        create                          | 0, announce
+        c2 pull sysFlag=6               | waits #2
+        sendV2 <- a                     | 0 msgId=@0 queueOffset=0 ..
+                                        | c2: #2 0 nextBeginOffset=1 maxOffset=1 .. "FOUND" [0:a]
+        sendV2 <- b                     | 0 msgId=@153 queueOffset=1 ..
         at 60000
-        c2 pull sysFlag=6 queueOffset=2
-          | waits #5
-        batch <- c;d
-          | 0 msgId=0A00000100002A9F0000000000000132,0A00000100002A9F00000000000001CB queueId=0 queueOffset=2 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-          | c2: #5 0 suggestWhichBrokerId=0 nextBeginOffset=4 minOffset=0 maxOffset=4 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [2:c 3:d]
+        c2 pull sysFlag=6 queueOffset=2 | waits #5
+        batch <- c;d                    | 0 msgId=@306,@459 queueOffset=2 ..
+                                        | c2: #5 0 nextBeginOffset=4 maxOffset=4 .. "FOUND" [2:c 3:d]
         at 120000
     "#]]);
 }
@@ -30,61 +23,39 @@ fn a_pull_that_waits_is_answered_once_by_the_next_message() {
 #[test]
 fn a_pull_waits_only_where_there_is_nothing_yet() {
     check(expect![[r#"
-        sendV2 i=TAGS:A <- a
-          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=0A000001000100000000000000000000 MSG_REGION=DefaultRegion TRACE_ON=true
-          | announce
-        pull sysFlag=6
-          | 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a]
-        pull sysFlag=6 queueOffset=2
-          | 21 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "OFFSET_OVERFLOW_BADLY"
-        pull sysFlag=6 queueOffset=-1
-          | 21 suggestWhichBrokerId=0 nextBeginOffset=0 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "OFFSET_TOO_SMALL"
-        pull sysFlag=6 subscription=B
-          | 20 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "NO_MATCHED_MESSAGE"
-        pull sysFlag=4 queueOffset=1
-          | 19 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "OFFSET_OVERFLOW_ONE"
-        pull sysFlag=6 queueOffset=1 suspendTimeoutMillis=0
-          | 19 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "OFFSET_OVERFLOW_ONE"
-        pull sysFlag=6 queueOffset=1 suspendTimeoutMillis=-1
-          | 19 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "OFFSET_OVERFLOW_ONE"
-        pull sysFlag=6 queueOffset=1
-          | waits #9
+        sendV2 i=TAGS:A <- a                                 | 0 msgId=@0 queueOffset=0 transactionId=0A000001000100000000000000000000 .., announce
+        pull sysFlag=6                                       | 0 nextBeginOffset=1 maxOffset=1 .. "FOUND" [0:a]
+        pull sysFlag=6 queueOffset=2                         | 21 nextBeginOffset=1 maxOffset=1 .. "OFFSET_OVERFLOW_BADLY"
+        pull sysFlag=6 queueOffset=-1                        | 21 nextBeginOffset=0 maxOffset=1 .. "OFFSET_TOO_SMALL"
+        pull sysFlag=6 subscription=B                        | 20 nextBeginOffset=1 maxOffset=1 .. "NO_MATCHED_MESSAGE"
+        pull sysFlag=4 queueOffset=1                         | 19 nextBeginOffset=1 maxOffset=1 .. "OFFSET_OVERFLOW_ONE"
+        pull sysFlag=6 queueOffset=1 suspendTimeoutMillis=0  | 19 nextBeginOffset=1 maxOffset=1 .. "OFFSET_OVERFLOW_ONE"
+        pull sysFlag=6 queueOffset=1 suspendTimeoutMillis=-1 | 19 nextBeginOffset=1 maxOffset=1 .. "OFFSET_OVERFLOW_ONE"
+        pull sysFlag=6 queueOffset=1                         | waits #9
     "#]]);
 }
 
 #[test]
 fn messages_that_the_filter_drops_do_not_answer_a_pull_that_waits() {
     check(expect![[r#"
-        create
-          | 0
-          | announce
-        c2 pull sysFlag=6 subscription=A
-          | waits #2
-        sendV2 i=TAGS:B <- b
-          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=0A000001000100000000000000000000 MSG_REGION=DefaultRegion TRACE_ON=true
-        sendV2 <- none
-          | 0 msgId=0A00000100002A9F00000000000000BF queueId=0 queueOffset=1 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-        sendV2 i=TAGS:A <- a
-          | 0 msgId=0A00000100002A9F000000000000015B queueId=0 queueOffset=2 transactionId=0A000001000100000000000000000001 MSG_REGION=DefaultRegion TRACE_ON=true
-          | c2: #2 0 suggestWhichBrokerId=0 nextBeginOffset=3 minOffset=0 maxOffset=3 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [2:a]
-        sendV2 i=TAGS:A <- a
-          | 0 msgId=0A00000100002A9F000000000000021A queueId=0 queueOffset=3 transactionId=0A000001000100000000000000000002 MSG_REGION=DefaultRegion TRACE_ON=true
+        create                           | 0, announce
+        c2 pull sysFlag=6 subscription=A | waits #2
+        sendV2 i=TAGS:B <- b             | 0 msgId=@0 queueOffset=0 transactionId=0A000001000100000000000000000000 ..
+        sendV2 <- none                   | 0 msgId=@191 queueOffset=1 ..
+        sendV2 i=TAGS:A <- a             | 0 msgId=@347 queueOffset=2 transactionId=0A000001000100000000000000000001 ..
+                                         | c2: #2 0 nextBeginOffset=3 maxOffset=3 .. "FOUND" [2:a]
+        sendV2 i=TAGS:A <- a             | 0 msgId=@538 queueOffset=3 transactionId=0A000001000100000000000000000002 ..
     "#]]);
 }
 
 #[test]
 fn a_pull_that_waited_for_nothing_is_told_so_and_need_not_look_at_what_was_dropped_again() {
     check(expect![[r#"
-        create
-          | 0
-          | announce
-        c2 pull sysFlag=6 subscription=A
-          | waits #2
-        sendV2 i=TAGS:B <- b
-          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=0A000001000100000000000000000000 MSG_REGION=DefaultRegion TRACE_ON=true
+        create                           | 0, announce
+        c2 pull sysFlag=6 subscription=A | waits #2
+        sendV2 i=TAGS:B <- b             | 0 msgId=@0 queueOffset=0 transactionId=0A000001000100000000000000000000 ..
         at 14999
-        at 15000
-          | c2: #2 19 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "OFFSET_OVERFLOW_ONE"
+        at 15000                         | c2: #2 19 nextBeginOffset=1 maxOffset=1 .. "OFFSET_OVERFLOW_ONE"
         at 30000
     "#]]);
 }
@@ -92,70 +63,47 @@ fn a_pull_that_waited_for_nothing_is_told_so_and_need_not_look_at_what_was_dropp
 #[test]
 fn all_that_wait_for_a_queue_are_answered_and_those_of_other_queues_wait_on() {
     check(expect![[r#"
-        create
-          | 0
-          | announce
-        c2 pull sysFlag=6
-          | waits #2
-        c3 pull sysFlag=6
-          | waits #3
-        c4 pull sysFlag=6 queueId=1
-          | waits #4
-        c5 pull sysFlag=6 consumerGroup=other suspendTimeoutMillis=1000
-          | waits #5
-        sendV2 <- a
-          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-          | c2: #2 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a]
-          | c3: #3 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a]
-          | c5: #5 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a]
-        at 15000
-          | c4: #4 19 suggestWhichBrokerId=0 nextBeginOffset=0 minOffset=0 maxOffset=0 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "NO_MESSAGE_IN_QUEUE"
+        create                      | 0, announce
+        c2 pull sysFlag=6           | waits #2
+        c3 pull sysFlag=6           | waits #3
+        c4 pull sysFlag=6 queueId=1 | waits #4
+        c5 pull sysFlag=6 consumerGroup=other suspendTimeoutMillis=1000 | waits #5
+        sendV2 <- a                 | 0 msgId=@0 queueOffset=0 ..
+                                    | c2: #2 0 nextBeginOffset=1 maxOffset=1 .. "FOUND" [0:a]
+                                    | c3: #3 0 nextBeginOffset=1 maxOffset=1 .. "FOUND" [0:a]
+                                    | c5: #5 0 nextBeginOffset=1 maxOffset=1 .. "FOUND" [0:a]
+        at 15000                    | c4: #4 19 nextBeginOffset=0 maxOffset=0 .. "NO_MESSAGE_IN_QUEUE"
     "#]]);
 }
 
 #[test]
 fn a_wait_is_as_long_as_asked_up_to_a_minute() {
     check(expect![[r#"
-        create
-          | 0
-          | announce
-        pull sysFlag=6 suspendTimeoutMillis=99999999
-          | waits #2
-        pull sysFlag=6 suspendTimeoutMillis=1
-          | waits #3
-        at 1
-          | c1: #3 19 suggestWhichBrokerId=0 nextBeginOffset=0 minOffset=0 maxOffset=0 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "NO_MESSAGE_IN_QUEUE"
+        create                                       | 0, announce
+        pull sysFlag=6 suspendTimeoutMillis=99999999 | waits #2
+        pull sysFlag=6 suspendTimeoutMillis=1        | waits #3
+        at 1                                         | c1: #3 19 nextBeginOffset=0 maxOffset=0 .. "NO_MESSAGE_IN_QUEUE"
         at 59999
-        at 60000
-          | c1: #2 19 suggestWhichBrokerId=0 nextBeginOffset=0 minOffset=0 maxOffset=0 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "NO_MESSAGE_IN_QUEUE"
+        at 60000                                     | c1: #2 19 nextBeginOffset=0 maxOffset=0 .. "NO_MESSAGE_IN_QUEUE"
     "#]]);
     check(expect![[r#"
         broker longPolling=false
-        create
-          | 0
-          | announce
-        pull sysFlag=6
-          | waits #2
+        create                   | 0, announce
+        pull sysFlag=6           | waits #2
         at 999
-        at 1000
-          | c1: #2 19 suggestWhichBrokerId=0 nextBeginOffset=0 minOffset=0 maxOffset=0 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "NO_MESSAGE_IN_QUEUE"
+        at 1000                  | c1: #2 19 nextBeginOffset=0 maxOffset=0 .. "NO_MESSAGE_IN_QUEUE"
     "#]]);
 }
 
 #[test]
 fn a_pull_of_a_closed_connection_is_dropped() {
     check(expect![[r#"
-        create
-          | 0
-          | announce
-        c2 pull sysFlag=6
-          | waits #2
-        c3 pull sysFlag=6
-          | waits #3
+        create            | 0, announce
+        c2 pull sysFlag=6 | waits #2
+        c3 pull sysFlag=6 | waits #3
         c2 gone
-        sendV2 <- a
-          | 0 msgId=0A00000100002A9F0000000000000000 queueId=0 queueOffset=0 transactionId=U MSG_REGION=DefaultRegion TRACE_ON=true
-          | c3: #3 0 suggestWhichBrokerId=0 nextBeginOffset=1 minOffset=0 maxOffset=1 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "FOUND" [0:a]
+        sendV2 <- a       | 0 msgId=@0 queueOffset=0 ..
+                          | c3: #3 0 nextBeginOffset=1 maxOffset=1 .. "FOUND" [0:a]
         at 60000
     "#]]);
 }
@@ -163,16 +111,11 @@ fn a_pull_of_a_closed_connection_is_dropped() {
 #[test]
 fn a_broker_that_stops_answers_all_that_wait() {
     check(expect![[r#"
-        create
-          | 0
-          | announce
-        c2 pull sysFlag=6
-          | waits #2
-        compact pull sysFlag=6 queueId=1
-          | waits #3
-        stopping
-          | c1: #3 19 suggestWhichBrokerId=0 nextBeginOffset=0 minOffset=0 maxOffset=0 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "NO_MESSAGE_IN_QUEUE"
-          | c2: #2 19 suggestWhichBrokerId=0 nextBeginOffset=0 minOffset=0 maxOffset=0 offsetDelta=0 topicSysFlag=0 groupSysFlag=0 "NO_MESSAGE_IN_QUEUE"
+        create                           | 0, announce
+        c2 pull sysFlag=6                | waits #2
+        compact pull sysFlag=6 queueId=1 | waits #3
+        stopping                         | c1: #3 19 nextBeginOffset=0 maxOffset=0 .. "NO_MESSAGE_IN_QUEUE"
+                                         | c2: #2 19 nextBeginOffset=0 maxOffset=0 .. "NO_MESSAGE_IN_QUEUE"
         at 60000
     "#]]);
 }
