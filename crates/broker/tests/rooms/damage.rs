@@ -1,13 +1,15 @@
 //! Disks that give back other bytes than they were given, or none, or late.
 
-use bytes::BytesMut;
-use cometmq_broker::{Broker, Effects, Turn};
+use std::sync::Arc;
+
+use cometmq_broker::{Broker, Effects};
 use cometmq_protocol::{Header, Millis};
 use cometmq_store::{FlushPolicy, MemoryDisk, StoreOptions};
 use expect_test::expect;
 
+use crate::direct::{ask, open};
 use crate::scene_disk::SceneDisk;
-use crate::script::{check, config, frame, frames, peer, store_options};
+use crate::script::{check, config, frames, store_options};
 
 /// Messages of 5000 bytes, each in blocks of its own but for its ends.
 #[test]
@@ -133,41 +135,22 @@ fn what_only_the_disk_has_is_read_by_the_shell() {
     "#]]);
 }
 
-/// The code of the reply and the offset that it tells, if one comes at once.
-fn ask(
-    broker: &Broker,
-    name: &str,
-    words: &[&str],
-    body: &str,
-    effects: &mut Effects,
-) -> Option<(i32, Option<String>)> {
-    let mut out = BytesMut::new();
-    let mut turn = Turn::new(Millis(0), peer(1), &mut out);
-    broker.handle(&mut turn, &frame(name, words, body, 1), effects).unwrap();
-    broker.finish(turn, effects);
-    let reply = frames(out.freeze()).into_iter().next()?;
-    let reply = Header::decode(&reply).unwrap();
-    let offset = reply.fields.as_ref().and_then(|fields| fields.get("offset").map(str::to_owned));
-    Some((reply.code, offset))
-}
-
 /// A backlog of two small messages, and 69 MiB behind them.
 #[test]
 fn while_old_messages_give_way_their_pulls_leave_the_worker_and_get_the_same_answer() {
     let disk = SceneDisk { disk: MemoryDisk::new(), resident: false, bad: Vec::new() };
-    let disk = std::sync::Arc::new(disk);
     let options = StoreOptions { segment_bytes: 8 << 20, ..store_options(FlushPolicy::Async) };
-    let broker = Broker::open(disk, options, config(), Millis(0)).unwrap().0;
+    let broker = Broker::open(Arc::new(disk), options, config(), Millis(0)).unwrap().0;
     for body in ["a", "b"].into_iter().chain(["3145728*x"; 23]) {
-        assert_eq!(ask(&broker, "sendV2", &[], body, &mut Effects::default()), Some((0, None)));
+        assert_eq!(ask(&broker, 0, "sendV2", &[], body, &mut Effects::default()).unwrap().code, 0);
     }
     let pull = |offset: &str| {
         let mut effects = Effects::default();
-        let code = ask(&broker, "pull", &["maxMsgNums=1", offset], "", &mut effects).map(|(code, _)| code);
+        let at_once = ask(&broker, 0, "pull", &["maxMsgNums=1", offset], "", &mut effects);
         let mut answers = Effects::default();
         effects.cold.into_iter().for_each(|cold| broker.read_cold(cold, &mut answers));
         let late = answers.deliveries.into_iter().flat_map(|delivery| frames(delivery.frames));
-        (code, late.map(|frame| Header::decode(&frame).unwrap().code).next())
+        (at_once.map(|answer| answer.code), late.map(|frame| Header::decode(&frame).unwrap().code).next())
     };
     let (at_once, late) = ((Some(0), None), (None, Some(0)));
     broker.hold_old_pulls(true);
@@ -186,26 +169,22 @@ fn while_old_messages_give_way_their_pulls_leave_the_worker_and_get_the_same_ans
 #[test]
 fn too_many_pulls_that_wait_for_the_disk_are_refused_until_some_are_answered() {
     let disk = SceneDisk { disk: MemoryDisk::new(), resident: false, bad: Vec::new() };
-    let open = || {
-        let disk = std::sync::Arc::new(disk.clone());
-        Broker::open(disk, store_options(FlushPolicy::Async), config(), Millis(0)).unwrap().0
-    };
-    let broker = open();
-    assert_eq!(ask(&broker, "sendV2", &[], "x", &mut Effects::default()), Some((0, None)));
+    let broker = open(&disk, FlushPolicy::Async, 0);
+    assert_eq!(ask(&broker, 0, "sendV2", &[], "x", &mut Effects::default()).unwrap().code, 0);
     broker.close(Millis(0)).unwrap();
     drop(broker);
-    let (broker, mut effects) = (open(), Effects::default());
+    let (broker, mut effects) = (open(&disk, FlushPolicy::Async, 0), Effects::default());
     for _ in 0..4096 {
-        assert_eq!(ask(&broker, "pull", &[], "x", &mut effects), None);
+        assert!(ask(&broker, 0, "pull", &[], "", &mut effects).is_none());
     }
-    let refused = ask(&broker, "pull", &["sysFlag=5", "commitOffset=1"], "x", &mut effects);
-    assert_eq!(refused, Some((215, None)), "FLOW_CONTROL");
-    let standing = ask(&broker, "query", &[], "x", &mut effects);
-    assert_eq!(standing, Some((0, Some("1".to_owned()))), "what the refused pull committed");
+    let refused = ask(&broker, 0, "pull", &["sysFlag=5", "commitOffset=1"], "", &mut effects);
+    assert_eq!(refused.unwrap().code, 215, "FLOW_CONTROL");
+    let standing = ask(&broker, 0, "query", &[], "", &mut effects).unwrap();
+    assert_eq!((standing.code, standing.offset), (0, Some(1)), "what the refused pull committed");
     let mut answers = Effects::default();
     broker.read_cold(effects.cold.pop().unwrap(), &mut answers);
     assert_eq!((answers.deliveries.len(), broker.cold_pulls()), (1, 4095));
-    assert_eq!(ask(&broker, "pull", &[], "x", &mut effects), None);
+    assert!(ask(&broker, 0, "pull", &[], "", &mut effects).is_none());
     // Those of connections that are gone are dropped.
     drop(effects);
     assert_eq!(broker.cold_pulls(), 0);

@@ -6,6 +6,7 @@
 mod any_frames;
 mod client;
 mod damage;
+mod direct;
 mod door;
 mod flush;
 mod offset;

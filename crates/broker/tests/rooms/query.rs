@@ -1,15 +1,14 @@
 //! Lookup of single messages: `requests.md` "Query message".
 
-use std::sync::Arc;
-
 use bytes::BytesMut;
-use cometmq_broker::{Broker, Effects, Turn};
+use cometmq_broker::Effects;
 use cometmq_protocol::message::{Record, RecordView};
-use cometmq_protocol::{Header, LogOffset, Millis, QueueId, QueueOffset, SerializeType};
+use cometmq_protocol::{Frame, Header, LogOffset, Millis, QueueId, QueueOffset, SerializeType};
 use cometmq_store::{FlushPolicy, MemoryDisk};
 use expect_test::expect;
 
-use crate::script::{check, config, encode, frame, frames, peer, request, store_options};
+use crate::direct::{handle, open};
+use crate::script::{check, encode, frame, request};
 
 #[test]
 fn messages_are_found_by_key_and_by_their_producers_id() {
@@ -134,21 +133,11 @@ fn under_sync_flush_nothing_is_shown_before_it_is_durable() {
     "#]]);
 }
 
-/// The code and body of a reply.
-fn ask(broker: &Broker, frame: &cometmq_protocol::Frame) -> (i32, bytes::Bytes) {
-    let (mut out, mut effects) = (BytesMut::new(), Effects::default());
-    let mut turn = Turn::new(Millis(1), peer(1), &mut out);
-    broker.handle(&mut turn, frame, &mut effects).unwrap();
-    broker.finish(turn, &mut effects);
-    let reply = frames(out.freeze()).remove(0);
-    (Header::decode(&reply).unwrap().code, reply.body.clone())
-}
-
 /// A producer can foresee where its message comes to lie, and so put a whole record into a body.
 #[test]
 fn a_record_inside_a_body_is_no_message() {
-    let disk = Arc::new(MemoryDisk::new());
-    let broker = Broker::open(disk, store_options(FlushPolicy::Async), config(), Millis(1)).unwrap().0;
+    let broker = open(&MemoryDisk::new(), FlushPolicy::Async, 1);
+    let ask = |frame: &Frame| handle(&broker, 1, 1, frame, &mut Effects::default()).unwrap().unwrap();
     // Behind the fixed parts of the record around it.
     let at = 88;
     let forged = |queue_offset| {
@@ -160,9 +149,9 @@ fn a_record_inside_a_body_is_no_message() {
     };
     let (code, fields, _) = request("send", &[], "");
     let send = Header::request(code, 1, fields);
-    assert_eq!(ask(&broker, &encode(&send, SerializeType::Json, &forged(0))).0, 0);
-    let (code, outer) = ask(&broker, &frame("view", &[], "", 2));
-    assert_eq!((code, RecordView::decode(&outer).unwrap().body), (0, &forged(0)[..]));
-    assert_eq!(&outer[at as usize..][..forged(0).len()], &forged(0)[..], "it lies where it says");
-    assert_eq!(ask(&broker, &frame("view", &["offset=88"], "", 3)).0, 1);
+    assert_eq!(ask(&encode(&send, SerializeType::Json, &forged(0))).code, 0);
+    let outer = ask(&frame("view", &[], "", 2));
+    assert_eq!((outer.code, RecordView::decode(&outer.body).unwrap().body), (0, &forged(0)[..]));
+    assert_eq!(&outer.body[at as usize..][..forged(0).len()], &forged(0)[..], "it lies where it says");
+    assert_eq!(ask(&frame("view", &["offset=88"], "", 3)).code, 1);
 }

@@ -1,15 +1,15 @@
 //! Retention: `storage.md` "Clean-up", and what differs on purpose.
 
-use std::sync::Arc;
+use std::path::Path;
 
-use bytes::BytesMut;
 use cometmq_broker::retention::RetentionRules;
-use cometmq_broker::{Broker, Effects, Turn};
-use cometmq_protocol::{Header, Millis, QueueId};
-use cometmq_store::disk::Space;
+use cometmq_broker::{Broker, Effects};
+use cometmq_protocol::{Millis, QueueId};
+use cometmq_store::disk::{Space, read_file};
 use cometmq_store::{FlushPolicy, MemoryDisk};
 
-use crate::script::{config, frame, frames, peer, store_options};
+use crate::direct::{Answer, ask, open};
+use crate::script::overwrite;
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -42,11 +42,10 @@ impl Scene {
     /// A broker with six segments, full of messages of topic T, one each ten minutes.
     fn new() -> Scene {
         let disk = MemoryDisk::new();
-        let opened =
-            Broker::open(Arc::new(disk.clone()), store_options(FlushPolicy::Async), config(), Millis(0));
-        let mut scene = Scene { disk, broker: opened.unwrap().0, now: 0 };
+        let broker = open(&disk, FlushPolicy::Async, 0);
+        let mut scene = Scene { disk, broker, now: 0 };
         while scene.broker.store().log().written().0 < 5 * 256 * 1024 + 100_000 {
-            assert_eq!(scene.ask("sendV2", &["e=0"], "50000*x").0, 0);
+            scene.send("T", "50000*x");
             scene.now += 10 * 60_000;
         }
         scene.settle();
@@ -58,18 +57,18 @@ impl Scene {
         self.broker.store().flush().unwrap();
     }
 
-    /// Asks for something; gives code, remark and offset.
-    fn ask(&self, name: &str, words: &[&str], body: &str) -> (i32, String, Option<i64>) {
-        let mut out = BytesMut::new();
-        let mut turn = Turn::new(Millis(self.now), peer(1), &mut out);
-        let mut effects = Effects::default();
-        self.broker.handle(&mut turn, &frame(name, words, body, 7), &mut effects).unwrap();
-        self.broker.finish(turn, &mut effects);
-        let replies = frames(out.freeze());
-        let header = Header::decode(&replies[0]).unwrap();
-        let fields = header.fields.clone().unwrap_or_default();
-        let remark = header.remark.clone().unwrap_or_default().into_owned();
-        (header.code, remark, fields.get("offset").map(|offset| offset.parse().unwrap()))
+    fn ask(&self, name: &str, words: &[&str], body: &str) -> Answer {
+        ask(&self.broker, self.now, name, words, body, &mut Effects::default()).unwrap()
+    }
+
+    fn send(&self, topic: &str, body: &str) {
+        assert_eq!(self.ask("sendV2", &[&format!("b={topic}")], body).code, 0);
+    }
+
+    /// Group g is there, and begins with this offset.
+    fn commit(&self, offset: i64) {
+        self.ask("heartbeat", &["group=g"], "");
+        assert_eq!(self.ask("commit", &[&format!("commitOffset={offset}")], "").code, 0);
     }
 
     fn full(&self, percent: u64) {
@@ -91,7 +90,11 @@ impl Scene {
     }
 
     fn min(&self) -> i64 {
-        self.ask("min", &[], "").2.unwrap()
+        self.ask("min", &[], "").offset.unwrap()
+    }
+
+    fn max(&self, topic: &str) -> i64 {
+        self.ask("max", &[&format!("topic={topic}")], "").offset.unwrap()
     }
 }
 
@@ -106,8 +109,8 @@ fn at_its_hour_goes_what_was_not_written_for_the_reserved_time() {
     assert_eq!(scene.round(3, &rules()), 5, "not at another hour");
     assert_eq!(scene.round(4, &rules()), 1, "the last one stays");
     assert!(scene.min() > 20);
-    let (code, remark, _) = scene.ask("pull", &["queueOffset=0"], "");
-    assert_eq!((code, remark.as_str()), (21, "OFFSET_TOO_SMALL"));
+    let pulled = scene.ask("pull", &["queueOffset=0"], "");
+    assert_eq!((pulled.code, &*pulled.remark), (21, "OFFSET_TOO_SMALL"));
 }
 
 #[test]
@@ -139,12 +142,11 @@ fn segments_go_one_by_one_with_a_pause_between() {
 #[test]
 fn what_a_group_has_not_consumed_stays_when_the_disk_is_full_unless_the_settings_say_otherwise() {
     let mut scene = Scene::new();
-    scene.ask("heartbeat", &["group=g"], "");
-    assert_eq!(scene.ask("commit", &["commitOffset=7"], "").0, 0);
+    scene.commit(7);
     scene.full(89);
     assert_eq!(scene.round(0, &rules()), 5, "the first one is consumed");
     assert!(scene.min() <= 7, "what the group wants next is there");
-    assert_eq!(scene.ask("commit", &["commitOffset=12"], "").0, 0);
+    scene.commit(12);
     assert_eq!(scene.round(0, &rules()), 4);
     assert!(scene.min() <= 12);
     assert_eq!(scene.round(0, &RetentionRules { force_unread: true, ..rules() }), 1);
@@ -157,13 +159,13 @@ fn sends_are_refused_while_the_disk_is_too_full_and_taken_again_when_it_is_not()
     scene.full(91);
     let keep = RetentionRules { force: false, ..rules() };
     scene.round(0, &keep);
-    let (code, remark, _) = scene.ask("sendV2", &[], "refused");
+    let Answer { code, remark, .. } = scene.ask("sendV2", &[], "refused");
     assert_eq!(code, 14);
     assert!(remark.contains("91 %") && remark.contains("diskSpaceWarningLevelRatio"), "{remark}");
-    assert_eq!(scene.ask("pull", &["queueOffset=3"], "").0, 0, "reading goes on");
+    assert_eq!(scene.ask("pull", &["queueOffset=3"], "").code, 0, "reading goes on");
     scene.full(90);
     scene.round(0, &keep);
-    assert_eq!(scene.ask("sendV2", &[], "taken").0, 0);
+    scene.send("T", "taken");
 }
 
 #[test]
@@ -171,63 +173,58 @@ fn expired_segments_go_on_demand() {
     let mut scene = Scene::new();
     scene.now += 73 * HOUR_MS;
     assert_eq!(scene.round(0, &rules()), 6);
-    assert_eq!(scene.ask("329", &[], "").0, 0);
+    assert_eq!(scene.ask("329", &[], "").code, 0);
     assert!(scene.round(0, &rules()) < 6);
 }
 
 #[test]
 fn queues_of_which_nothing_is_left_go_on_demand_with_the_offsets_in_them() {
     let mut scene = Scene::new();
-    scene.ask("heartbeat", &["group=g"], "");
-    assert_eq!(scene.ask("commit", &["commitOffset=5"], "").0, 0);
+    scene.commit(5);
     scene.now += 73 * HOUR_MS;
-    assert_eq!(scene.ask("sendV2", &["b=Other"], "x").0, 0);
+    scene.send("Other", "x");
     scene.settle();
-    let last = scene.ask("max", &[], "").2.unwrap();
+    let last = scene.max("T");
     // A segment of another topic's messages, so that nothing of T is left.
     for _ in 0..6 {
-        assert_eq!(scene.ask("sendV2", &["b=Other"], "50000*x").0, 0);
+        scene.send("Other", "50000*x");
     }
     scene.now += 73 * HOUR_MS;
     for _ in 0..6 {
-        assert_eq!(scene.ask("sendV2", &["b=Other"], "50000*x").0, 0);
+        scene.send("Other", "50000*x");
     }
     scene.settle();
     scene.round(4, &rules());
-    assert_eq!((scene.min(), scene.ask("max", &[], "").2), (last, Some(last)), "nothing is left");
+    assert_eq!((scene.min(), scene.max("T")), (last, last), "nothing is left");
     scene.round(0, &rules());
-    assert_eq!(scene.ask("max", &[], "").2, Some(last), "it goes only when asked for");
-    assert_eq!(scene.ask("306", &[], "").0, 0);
+    assert_eq!(scene.max("T"), last, "it goes only when asked for");
+    assert_eq!(scene.ask("306", &[], "").code, 0);
     scene.round(0, &rules());
-    assert_eq!(scene.ask("max", &[], "").2, Some(0));
-    assert_eq!(scene.ask("query", &[], "").2, Some(0), "the group begins with the new numbers");
-    assert!(scene.ask("max", &["topic=Other"], "").2 > Some(6), "what has messages stays");
+    assert_eq!(scene.max("T"), 0);
+    assert_eq!(scene.ask("query", &[], "").offset, Some(0), "the group begins with the new numbers");
+    assert!(scene.max("Other") > 6, "what has messages stays");
 }
 
 #[test]
 fn queues_of_topics_that_do_not_exist_go_on_demand() {
     let scene = Scene::new();
-    assert_eq!(scene.ask("sendV2", &["b=Kept"], "x").0, 0);
+    scene.send("Kept", "x");
     scene.settle();
-    let disk = scene.disk.clone();
-    scene.broker.close(Millis(scene.now)).unwrap();
-    let Scene { broker, now, .. } = scene;
+    let Scene { disk, broker, now } = scene;
+    broker.close(Millis(now)).unwrap();
     drop(broker);
     // As if the topic had been deleted.
-    let topics = std::path::Path::new("/s/config/topics.json");
-    let saved = String::from_utf8(cometmq_store::disk::read_file(&disk, topics).unwrap().unwrap()).unwrap();
+    let topics = Path::new("/s/config/topics.json");
+    let saved = String::from_utf8(read_file(&disk, topics).unwrap().unwrap()).unwrap();
     let without = saved.replace("\"T\"", "\"Gone\"");
     assert_ne!(without, saved);
-    let file = cometmq_store::Disk::open(&disk, topics, false).unwrap();
-    file.set_len(0).unwrap();
-    file.write_at(without.as_bytes(), 0).unwrap();
-    let opened =
-        Broker::open(Arc::new(disk.clone()), store_options(FlushPolicy::Async), config(), Millis(now));
-    let mut scene = Scene { disk, broker: opened.unwrap().0, now };
+    overwrite(&disk, topics, without.as_bytes());
+    let broker = open(&disk, FlushPolicy::Async, now);
+    let mut scene = Scene { disk, broker, now };
     let has = |scene: &Scene, topic| scene.broker.store().queue(topic, QueueId(0)).unwrap().is_some();
     scene.round(0, &rules());
     assert!(has(&scene, "T") && has(&scene, "Kept"));
-    assert_eq!(scene.ask("316", &[], "").0, 0);
+    assert_eq!(scene.ask("316", &[], "").code, 0);
     scene.round(0, &rules());
     assert!(!has(&scene, "T") && has(&scene, "Kept"));
 }

@@ -228,7 +228,8 @@ impl Scene {
             }
             "remove" => self.disk.remove_file(&Path::new("/s").join(words.next().unwrap())).unwrap(),
             "put" => {
-                self.put(words.next().unwrap(), body);
+                let path = Path::new("/s/config").join(words.next().unwrap());
+                overwrite(&self.disk, &path, body.as_bytes());
             }
             first => {
                 let mut words = std::iter::once(first).chain(words).peekable();
@@ -240,13 +241,6 @@ impl Scene {
             }
         }
         self.show(effects);
-    }
-
-    /// Gives a file of `config/` another content.
-    fn put(&self, name: &str, content: &str) {
-        let file = self.disk.open(&Path::new("/s/config").join(name), true).unwrap();
-        file.set_len(0).unwrap();
-        write_all_at(&*file, content.as_bytes(), 0).unwrap();
     }
 
     /// Changes bytes of the file `path`, or lets nobody read them.
@@ -375,6 +369,13 @@ impl Scene {
             }
         }
     }
+}
+
+/// Gives a file another content.
+pub fn overwrite(disk: &MemoryDisk, path: &Path, content: &[u8]) {
+    let file = disk.open(path, true).unwrap();
+    file.set_len(0).unwrap();
+    write_all_at(&*file, content, 0).unwrap();
 }
 
 fn is_connection(word: &str) -> bool {

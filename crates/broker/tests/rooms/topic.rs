@@ -1,16 +1,15 @@
 //! Topics: codes 17 and 351.
 
-use std::sync::Arc;
+use std::path::Path;
 
-use bytes::BytesMut;
-use cometmq_broker::{Broker, Effects, Turn};
-use cometmq_protocol::frame::{self, FrameLimits};
-use cometmq_protocol::{Header, Millis};
-use cometmq_store::disk::{Crash, Fault, read_file, write_all_at};
-use cometmq_store::{Disk, FlushPolicy, MemoryDisk};
+use cometmq_broker::{Broker, Effects};
+use cometmq_protocol::Millis;
+use cometmq_store::disk::{Crash, Fault, read_file};
+use cometmq_store::{FlushPolicy, MemoryDisk};
 use expect_test::expect;
 
-use crate::script::{self, check};
+use crate::direct::{ask, handle, open};
+use crate::script::{check, frame, overwrite};
 
 #[test]
 fn a_topic_is_made_changed_and_shown() {
@@ -69,16 +68,12 @@ fn a_topic_that_could_not_be_kept_was_not_made() {
 
 #[test]
 fn a_topic_that_several_producers_bring_about_at_once_is_made_once() {
-    let disk = Arc::new(MemoryDisk::new());
-    let options = script::store_options(FlushPolicy::Async);
-    let (broker, _) = Broker::open(disk, options, script::config(), Millis(0)).unwrap();
+    let broker = open(&MemoryDisk::new(), FlushPolicy::Async, 0);
     let send = |connection: u64, topic: &str| {
         let queues = format!("d={connection}");
-        let frame = script::frame("sendV2", &[&queues, &format!("b={topic}")], "a", connection as i32);
-        let (mut out, mut effects) = (BytesMut::new(), Effects::default());
-        let mut turn = Turn::new(Millis(0), script::peer(connection), &mut out);
-        broker.handle(&mut turn, &frame, &mut effects).unwrap();
-        broker.finish(turn, &mut effects);
+        let frame = frame("sendV2", &[&queues, &format!("b={topic}")], "a", connection as i32);
+        let mut effects = Effects::default();
+        handle(&broker, 0, connection, &frame, &mut effects).unwrap();
         effects.announce
     };
     for round in 0..20 {
@@ -104,13 +99,8 @@ fn a_topic_that_several_producers_bring_about_at_once_is_made_once() {
 /// Makes or changes a topic; tells whether that was confirmed.
 fn put(broker: &Broker, now: i64, topic: &str, perm: usize) -> bool {
     let fields = [format!("topic={topic}"), format!("perm={perm}")];
-    let frame = script::frame("create", &fields.each_ref().map(String::as_str), "", 1);
-    let (mut out, mut effects) = (BytesMut::new(), Effects::default());
-    let mut turn = Turn::new(Millis(now), script::peer(1), &mut out);
-    broker.handle(&mut turn, &frame, &mut effects).unwrap();
-    broker.finish(turn, &mut effects);
-    let reply = frame::cut(&mut out, FrameLimits::default()).unwrap().unwrap();
-    Header::decode(&reply).unwrap().code == 0
+    let words = fields.each_ref().map(String::as_str);
+    ask(broker, now, "create", &words, "", &mut Effects::default()).unwrap().code == 0
 }
 
 /// Makes so many changes that what follows within a second goes to the journal.
@@ -128,12 +118,9 @@ fn perm(broker: &Broker, topic: &str) -> usize {
 
 #[test]
 fn confirmed_changes_of_topics_survive_whatever_call_fails_and_however_many_come_at_once() {
-    let options = || script::store_options(FlushPolicy::Async);
     for n in 1.. {
         let disk = MemoryDisk::new();
-        let open =
-            |disk: &MemoryDisk| Broker::open(Arc::new(disk.clone()), options(), script::config(), Millis(0));
-        let broker = open(&disk).unwrap().0;
+        let broker = open(&disk, FlushPolicy::Async, 0);
         let before = disk.calls();
         disk.fail_nth(n, Fault::Io);
         // The last confirmed setting of each topic, and those that were tried after it.
@@ -155,7 +142,7 @@ fn confirmed_changes_of_topics_survive_whatever_call_fails_and_however_many_come
         for crash in [Crash::KeepAll, Crash::LoseAll, Crash::Seeded(n)] {
             let disk = disk.crash(crash);
             for _ in 0..2 {
-                let again = open(&disk).unwrap().0;
+                let again = open(&disk, FlushPolicy::Async, 0);
                 for (number, (confirmed, tried)) in changes.iter().enumerate() {
                     let found = perm(&again, &format!("T{number}"));
                     let is_right = found == *confirmed || tried.contains(&found);
@@ -172,21 +159,15 @@ fn confirmed_changes_of_topics_survive_whatever_call_fails_and_however_many_come
 #[test]
 fn what_another_broker_wrote_since_counts_more_than_changes_that_the_file_did_not_get() {
     let disk = MemoryDisk::new();
-    let options = script::store_options(FlushPolicy::Async);
-    let open = |disk: &MemoryDisk| {
-        Broker::open(Arc::new(disk.clone()), options.clone(), script::config(), Millis(0)).unwrap().0
-    };
-    let broker = open(&disk);
+    let broker = open(&disk, FlushPolicy::Async, 0);
     assert!(put(&broker, 0, "A", 6));
     fill_second(&broker, 0);
     assert!(put(&broker, 0, "B", 4) && put(&broker, 0, "C", 4));
     let disk = disk.crash(Crash::KeepAll);
-    let file = disk.open(std::path::Path::new("/s/config/topics.json"), false).unwrap();
     let table =
         br#"{"topicConfigTable":{"B":{"topicName":"B","perm":2,"readQueueNums":1,"writeQueueNums":1}}}"#;
-    file.set_len(0).unwrap();
-    write_all_at(&*file, table, 0).unwrap();
-    let broker = open(&disk);
+    overwrite(&disk, Path::new("/s/config/topics.json"), table);
+    let broker = open(&disk, FlushPolicy::Async, 0);
     // What was in the file only is as the other broker left it.
     assert_eq!(["A", "B", "C"].map(|topic| perm(&broker, topic)), [0, 2, 4]);
 }
@@ -194,13 +175,12 @@ fn what_another_broker_wrote_since_counts_more_than_changes_that_the_file_did_no
 #[test]
 fn a_few_changes_are_all_in_the_file_where_a_java_broker_looks() {
     let disk = MemoryDisk::new();
-    let options = script::store_options(FlushPolicy::Async);
-    let broker = Broker::open(Arc::new(disk.clone()), options, script::config(), Millis(0)).unwrap().0;
+    let broker = open(&disk, FlushPolicy::Async, 0);
     for number in 0..16 {
         assert!(put(&broker, number, &format!("T{number}"), 4));
     }
     drop(broker);
-    let file = read_file(&disk.crash(Crash::LoseAll), std::path::Path::new("/s/config/topics.json")).unwrap();
+    let file = read_file(&disk.crash(Crash::LoseAll), Path::new("/s/config/topics.json")).unwrap();
     let text = String::from_utf8(file.unwrap()).unwrap();
     (0..16).for_each(|number| assert!(text.contains(&format!("\"T{number}\"")), "T{number}"));
 }
