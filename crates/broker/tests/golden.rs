@@ -95,6 +95,34 @@ struct OffsetsFile {
     offset_table: BTreeMap<String, BTreeMap<i32, i64>>,
 }
 
+/// Opens the topics of a store and asserts that all that its broker saved are known with their settings.
+fn topics_as_saved(golden: &Golden, root: &Path) -> (Topics, TopicsFile) {
+    let saved: TopicsFile = load(root, "topics.json");
+    let topics = Topics::open(Arc::new(RealDisk), root, &config(golden).topics, NOW).unwrap();
+    for (name, config) in &saved.topic_config_table {
+        assert_eq!(topics.get(name).unwrap().config, *config, "{}", golden.name);
+    }
+    (topics, saved)
+}
+
+/// The same of its groups.
+fn groups_as_saved(golden: &Golden, root: &Path) -> GroupsFile {
+    let saved: GroupsFile = load(root, "subscriptionGroup.json");
+    let groups = Groups::open(Arc::new(RealDisk), root.join("config/subscriptionGroup.json"), true).unwrap();
+    for (name, config) in &saved.subscription_group_table {
+        assert_eq!(*groups.get(name).unwrap(), *config, "{}", golden.name);
+    }
+    saved
+}
+
+/// Code and offset of the reply to a query for a group's offset.
+fn query(broker: &Broker, group: &str, topic: &str, queue: i32) -> (i32, i64) {
+    let queue = queue.to_string();
+    let asked = [("consumerGroup", group), ("topic", topic), ("queueId", &*queue)];
+    let (code, fields, _) = ask(broker, 14, &asked);
+    (code, fields["offset"].parse().unwrap())
+}
+
 /// The queues that the golden stores' description gives the topics made for them.
 const QUEUES: &[(&str, i32)] = &[
     ("GoldenNormal", 4),
@@ -110,12 +138,7 @@ const QUEUES: &[(&str, i32)] = &[
 fn topics_of_a_java_broker_are_known_with_their_settings() {
     for golden in RELEASE_5 {
         let (_directory, root) = golden.unpack();
-        let saved: TopicsFile = load(&root, "topics.json");
-        let (store, rules) = (Arc::new(RealDisk), config(&golden).topics);
-        let topics = Topics::open(store, &root, &rules, NOW).unwrap();
-        for (name, config) in &saved.topic_config_table {
-            assert_eq!(topics.get(name).unwrap().config, *config, "{}", golden.name);
-        }
+        let (topics, saved) = topics_as_saved(&golden, &root);
         // All system topics were there: nothing changed, and the file is as it was.
         assert_eq!(topics.announced(6).topic_config_table.len(), saved.topic_config_table.len());
         let broker = open(&golden, &root);
@@ -137,13 +160,7 @@ fn topics_of_a_java_broker_are_known_with_their_settings() {
 fn groups_of_a_java_broker_are_known_with_their_settings() {
     for golden in RELEASE_5 {
         let (_directory, root) = golden.unpack();
-        let saved: GroupsFile = load(&root, "subscriptionGroup.json");
-        let path = root.join("config/subscriptionGroup.json");
-        let groups = Groups::open(Arc::new(RealDisk), path, true).unwrap();
-        assert!(saved.subscription_group_table.len() > 8);
-        for (name, config) in &saved.subscription_group_table {
-            assert_eq!(*groups.get(name).unwrap(), *config, "{}", golden.name);
-        }
+        assert!(groups_as_saved(&golden, &root).subscription_group_table.len() > 8);
     }
 }
 
@@ -161,10 +178,7 @@ fn offsets_of_a_java_broker_are_the_groups_offsets() {
             for (id, offset) in queues {
                 let found = offsets.get(store, group, topic, QueueId(*id)).unwrap();
                 assert_eq!(found, Some(QueueOffset(*offset)));
-                let id = id.to_string();
-                let query = [("consumerGroup", group), ("topic", topic), ("queueId", &*id)];
-                let (code, fields, _) = ask(&broker, 14, &query);
-                assert_eq!((code, &*fields["offset"]), (0, &*offset.to_string()), "{key} {id}");
+                assert_eq!(query(&broker, group, topic, *id), (0, *offset), "{key} {id}");
                 checked += 1;
             }
         }
@@ -176,27 +190,14 @@ fn offsets_of_a_java_broker_are_the_groups_offsets() {
 #[test]
 fn topics_groups_and_offsets_of_release_4_are_known_with_their_settings() {
     let (_directory, root) = CLEAN_4.unpack();
-    let (topics, groups): (TopicsFile, GroupsFile) =
-        (load(&root, "topics.json"), load(&root, "subscriptionGroup.json"));
     let saved: OffsetsFile = load(&root, "consumerOffset.json");
-    let rules = config(&CLEAN_4).topics;
-    let known = Topics::open(Arc::new(RealDisk), &root, &rules, NOW).unwrap();
-    for (name, config) in &topics.topic_config_table {
-        assert_eq!(known.get(name).unwrap().config, *config);
-    }
-    let path = root.join("config/subscriptionGroup.json");
-    let known = Groups::open(Arc::new(RealDisk), path, true).unwrap();
-    for (name, config) in &groups.subscription_group_table {
-        assert_eq!(*known.get(name).unwrap(), *config);
-    }
+    topics_as_saved(&CLEAN_4, &root);
+    let groups = groups_as_saved(&CLEAN_4, &root);
     assert!(groups.subscription_group_table.contains_key("GoldenGroup"));
     let broker = open(&CLEAN_4, &root);
     assert_eq!(saved.offset_table["GoldenNormal@GoldenGroup"].len(), 4);
     for (id, offset) in &saved.offset_table["GoldenNormal@GoldenGroup"] {
-        let id = id.to_string();
-        let query = [("consumerGroup", "GoldenGroup"), ("topic", "GoldenNormal"), ("queueId", &*id)];
-        let (code, fields, _) = ask(&broker, 14, &query);
-        assert_eq!((code, &*fields["offset"]), (0, &*offset.to_string()), "{id}");
+        assert_eq!(query(&broker, "GoldenGroup", "GoldenNormal", *id), (0, *offset), "{id}");
     }
 }
 
@@ -218,9 +219,8 @@ fn offsets_of_a_java_broker_with_light_queues_are_not_read() {
     let (_directory, root) = EXTRAS.unpack();
     let saved: OffsetsFile = load(&root, "lmqConsumerOffset.json");
     assert_eq!(saved.offset_table["GoldenSql@golden_sql_group"][&0], 24);
-    let query = [("consumerGroup", "golden_sql_group"), ("topic", "GoldenSql"), ("queueId", "0")];
-    let (code, fields, _) = ask(&open(&EXTRAS, &root), 14, &query);
-    assert_eq!((code, &*fields["offset"]), (0, "0"), "as a group that never consumed");
+    let found = query(&open(&EXTRAS, &root), "golden_sql_group", "GoldenSql", 0);
+    assert_eq!(found, (0, 0), "as a group that never consumed");
 }
 
 /// Pulls a queue to its end. Returns the bodies of the replies, one behind the other.

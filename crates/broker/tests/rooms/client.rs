@@ -141,16 +141,6 @@ fn a_group_that_may_not_be_made_has_members_all_the_same() {
 }
 
 #[test]
-fn broadcasting_needs_a_group_that_may() {
-    check(expect![[r#"
-        sendV2 <- a                               | 0 msgId=@0 queueOffset=0 .., announce
-        heartbeat id=a group=g model=BROADCASTING | 0 .., announce
-                                                  | c1: NOTIFY_CONSUMER_IDS_CHANGED consumerGroup=g
-        pull sysFlag=0                            | 0 nextBeginOffset=1 maxOffset=1 .. "FOUND" [0:a]
-    "#]]);
-}
-
-#[test]
 fn subscriptions_that_are_served_are_those_of_tags() {
     check(expect![[r#"
         check                    | 0

@@ -43,25 +43,17 @@ fn a_queue_that_never_had_a_message_is_empty_at_0_and_moved_elsewhere() {
     "#]]);
 }
 
-/// `requests.md`: OFFSET_OVERFLOW_ONE and OFFSET_OVERFLOW_BADLY.
+/// `requests.md`: OFFSET_OVERFLOW_ONE, OFFSET_OVERFLOW_BADLY and OFFSET_TOO_SMALL.
 #[test]
-fn behind_the_end_there_is_nothing_and_further_on_the_offset_has_moved() {
-    check(expect![[r#"
-        sendV2 <- a                          | 0 msgId=@0 queueOffset=0 .., announce
-        sendV2 <- b                          | 0 msgId=@153 queueOffset=1 ..
-        pull queueOffset=2                   | 19 nextBeginOffset=2 maxOffset=2 .. "OFFSET_OVERFLOW_ONE"
-        pull queueOffset=3                   | 21 nextBeginOffset=2 maxOffset=2 .. "OFFSET_OVERFLOW_BADLY"
-        pull queueOffset=9223372036854775807 | 21 nextBeginOffset=2 maxOffset=2 .. "OFFSET_OVERFLOW_BADLY"
-    "#]]);
-}
-
-/// `requests.md`: OFFSET_TOO_SMALL.
-#[test]
-fn before_the_beginning_the_offset_has_moved() {
+fn at_the_end_there_is_nothing_yet_and_further_on_or_before_the_beginning_the_offset_has_moved() {
     check(expect![[r#"
         sendV2 <- a                           | 0 msgId=@0 queueOffset=0 .., announce
-        pull queueOffset=-1                   | 21 nextBeginOffset=0 maxOffset=1 .. "OFFSET_TOO_SMALL"
-        pull queueOffset=-9223372036854775808 | 21 nextBeginOffset=0 maxOffset=1 .. "OFFSET_TOO_SMALL"
+        sendV2 <- b                           | 0 msgId=@153 queueOffset=1 ..
+        pull queueOffset=2                    | 19 nextBeginOffset=2 maxOffset=2 .. "OFFSET_OVERFLOW_ONE"
+        pull queueOffset=3                    | 21 nextBeginOffset=2 maxOffset=2 .. "OFFSET_OVERFLOW_BADLY"
+        pull queueOffset=9223372036854775807  | 21 nextBeginOffset=2 maxOffset=2 .. "OFFSET_OVERFLOW_BADLY"
+        pull queueOffset=-1                   | 21 nextBeginOffset=0 maxOffset=2 .. "OFFSET_TOO_SMALL"
+        pull queueOffset=-9223372036854775808 | 21 nextBeginOffset=0 maxOffset=2 .. "OFFSET_TOO_SMALL"
     "#]]);
 }
 
@@ -185,6 +177,13 @@ fn a_group_that_may_not_consume_or_not_broadcast_is_forbidden() {
         pull consumerGroup=h sysFlag=0       | 16 suggestWhichBrokerId=0 nextBeginOffset=0 minOffset=0 maxOffset=0 forbiddenType=4 "the consumer group[h] can not consume by broadcast way"
         heartbeat group=h model=CLUSTERING   | 0 ..
         pull consumerGroup=h sysFlag=0       | 0 suggestWhichBrokerId=3 nextBeginOffset=1 maxOffset=1 groupSysFlag=1 .. "FOUND" [0:a]
+    "#]]);
+    // By default it may.
+    check(expect![[r#"
+        sendV2 <- a                               | 0 msgId=@0 queueOffset=0 .., announce
+        heartbeat id=a group=g model=BROADCASTING | 0 .., announce
+                                                  | c1: NOTIFY_CONSUMER_IDS_CHANGED consumerGroup=g
+        pull sysFlag=0                            | 0 nextBeginOffset=1 maxOffset=1 .. "FOUND" [0:a]
     "#]]);
 }
 

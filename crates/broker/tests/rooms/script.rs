@@ -141,6 +141,7 @@ impl Scene {
                 "autoCreateGroup" => config.auto_create_group = value == "true",
                 "permission" => config.permission = value.parse().unwrap(),
                 "maxMessageSize" => config.message_bytes_max = value.parse().unwrap(),
+                "advertised" => config.advertised = value.parse().unwrap(),
                 "addressDerived" => config.address_derived = value == "true",
                 "longPolling" => config.long_polling = value == "true",
                 "notify" => config.notify_members = value == "true",
@@ -520,13 +521,20 @@ pub fn request(name: &str, words: &[&str], body: &str) -> (i32, Fields<'static>,
         values.retain(|(known, _)| known != name);
         values.extend(split(word));
     }
-    let body = match name {
-        "heartbeat" => heartbeat(&values.drain(..).collect()),
-        "lock" | "unlock" => locks(&values.drain(..).collect()),
-        "check" => check_config(&values.drain(..).collect()),
-        "batch" => batch_body(body),
-        _ => Bytes::from(expand(body)),
+    let value = |name: &str, default: &str| {
+        let given = values.iter().find(|(known, _)| known == name);
+        given.map_or_else(|| default.to_owned(), |(_, value)| value.clone())
     };
+    let json = match name {
+        "heartbeat" => Some(heartbeat(value)),
+        "lock" | "unlock" => Some(locks(value)),
+        "check" => Some(check_config(value)),
+        _ => None,
+    };
+    if let Some(json) = json {
+        return (code, Fields::default(), Bytes::from(json.to_string()));
+    }
+    let body = if name == "batch" { batch_body(body) } else { Bytes::from(expand(body)) };
     let mut fields = Fields::default();
     for (name, value) in values {
         let text = if name == "i" || name == "properties" { properties(&value) } else { expand(&value) };
@@ -562,8 +570,7 @@ fn batch_body(text: &str) -> Bytes {
 }
 
 /// `id=a group=g sub=T:TagA||TagB;U:* version=2` as a heartbeat; several groups are separated by `;`.
-fn heartbeat(values: &BTreeMap<String, String>) -> Bytes {
-    let value = |name: &str, default: &str| values.get(name).cloned().unwrap_or_else(|| default.to_owned());
+fn heartbeat(value: impl Fn(&str, &str) -> String) -> serde_json::Value {
     let subscriptions: Vec<_> = value("sub", "T:*")
         .split(';')
         .filter_map(|subscription| subscription.split_once(':'))
@@ -588,32 +595,27 @@ fn heartbeat(values: &BTreeMap<String, String>) -> Bytes {
         .collect();
     let producers: Vec<_> =
         groups("producer").iter().map(|group| serde_json::json!({ "groupName": group })).collect();
-    let heartbeat = serde_json::json!({
+    serde_json::json!({
         "clientID": value("id", "a"), "consumerDataSet": consumers, "producerDataSet": producers,
         "heartbeatFingerprint": 0, "withoutSub": value("withoutSub", "false") == "true",
-    });
-    Bytes::from(heartbeat.to_string())
+    })
 }
 
 /// `id=a queues=0,1` as a request for locks.
-fn locks(values: &BTreeMap<String, String>) -> Bytes {
-    let value = |name: &str, default: &str| values.get(name).cloned().unwrap_or_else(|| default.to_owned());
+fn locks(value: impl Fn(&str, &str) -> String) -> serde_json::Value {
     let queues: Vec<_> = value("queues", "0")
         .split(',')
         .map(|id| serde_json::json!({ "brokerName": "b", "queueId": id.parse::<i32>().unwrap(), "topic": "T" }))
         .collect();
-    let body = serde_json::json!({
+    serde_json::json!({
         "clientId": value("id", "a"), "consumerGroup": value("group", "g"), "mqSet": queues, "onlyThisBroker": false,
-    });
-    Bytes::from(body.to_string())
+    })
 }
 
 /// `type=TAG sub=A||B` as a question whether that is served.
-fn check_config(values: &BTreeMap<String, String>) -> Bytes {
-    let value = |name: &str, default: &str| values.get(name).cloned().unwrap_or_else(|| default.to_owned());
+fn check_config(value: impl Fn(&str, &str) -> String) -> serde_json::Value {
     let subscription = serde_json::json!({
         "topic": "T", "subString": value("sub", "*"), "subVersion": 1, "expressionType": value("type", "TAG"),
     });
-    let body = serde_json::json!({ "clientId": "a", "group": "g", "subscriptionData": subscription });
-    Bytes::from(body.to_string())
+    serde_json::json!({ "clientId": "a", "group": "g", "subscriptionData": subscription })
 }
