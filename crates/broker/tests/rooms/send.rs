@@ -1,7 +1,11 @@
 //! Sending: `requests.md` "SEND_MESSAGE algorithm".
 
+use cometmq_broker::Effects;
+use cometmq_protocol::message::record;
+use cometmq_store::{FlushPolicy, MemoryDisk};
 use expect_test::expect;
 
+use crate::direct::{ask, open};
 use crate::script::check;
 
 #[test]
@@ -194,6 +198,13 @@ fn the_messages_of_a_batch_are_filtered_by_their_own_tags_and_have_their_own_fla
         pull subscription=A                    | 0 nextBeginOffset=3 maxOffset=3 .. "FOUND" [0:one]
         pull subscription=B                    | 0 nextBeginOffset=3 maxOffset=3 .. "FOUND" [1:two]
     "#]]);
+    let broker = open(&MemoryDisk::new(), FlushPolicy::Async, 0);
+    let ask = |name, body| ask(&broker, 0, name, &[], body, &mut Effects::default()).unwrap();
+    // Its messages have the flag 7, the batch has none.
+    ask("batch", "one;two");
+    let pulled = ask("pull", "").body;
+    let flags: Vec<i32> = record::records(&pulled).map(|record| record.unwrap().flag).collect();
+    assert_eq!(flags, [7, 7]);
 }
 
 #[test]
