@@ -10,6 +10,7 @@
 //! ```
 //!
 //! `..` stands for all other fields of such a reply, see `REPLIES`; `msgId=@7` is the id of the record at 7 in the log.
+//!
 //! Before a request: `c2` another connection, `oneway`, `compact` the binary header. In fields and bodies `5*x` is
 //! `xxxxx`; in property texts `A:1,B:2` are two properties; a field `-name` is left out.
 //! The first line may change the broker's settings: `broker flush=sync autoCreate=false`.
