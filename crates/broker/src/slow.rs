@@ -15,7 +15,7 @@ use cometmq_protocol::{ConnectionId, Frame, Millis, Peer, QueueId, Reply, Reques
 use cometmq_store::Store;
 
 use crate::broker::{Broker, Turn};
-use crate::effects::{Delivery, Effects};
+use crate::effects::Effects;
 
 /// Most bytes of requests that wait for the disk at a time.
 const SLOW_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -137,8 +137,6 @@ impl Broker {
         let read = self.handle(&mut turn, &frame, effects);
         debug_assert!(read.is_ok(), "it was read before");
         self.finish(turn, effects);
-        if !out.is_empty() {
-            effects.deliveries.push(Delivery { connection: peer.connection, frames: out.freeze() });
-        }
+        effects.deliver(peer.connection, out);
     }
 }

@@ -1,19 +1,19 @@
 //! Requests that need the disk, on a thread that must not wait for it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::BytesMut;
 use cometmq_broker::{Broker, Effects, Memory, SlowRequest, Turn};
 use cometmq_protocol::{Frame, Header, Millis};
 use cometmq_store::{FlushPolicy, MemoryDisk};
 
-use super::script::{config, frame, frames, peer, store_options};
+use super::direct;
+use super::script::{frame, frames, peer};
 
 const NOW: Millis = Millis(7);
 
 fn open(disk: &MemoryDisk) -> Broker {
-    Broker::open(Arc::new(disk.clone()), store_options(FlushPolicy::Async), config(), NOW).unwrap().0
+    direct::open(disk, FlushPolicy::Async, NOW.0)
 }
 
 /// The reply to a request on a worker, or the request that waits for the disk.
