@@ -11,6 +11,7 @@ mod fuzz;
 mod interop;
 mod java_server;
 mod ports;
+mod preload;
 mod process;
 mod sim;
 mod surefire;

@@ -108,6 +108,18 @@ impl Contender {
         }
     }
 
+    /// Sets variables of all processes' environment.
+    pub(super) fn set(&mut self, variables: impl IntoIterator<Item = (String, String)> + Clone) {
+        for (_, command) in &mut self.commands {
+            command.envs(variables.clone());
+        }
+    }
+
+    /// A directory that goes with the server.
+    pub(super) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Starts all processes and returns the moment in which the broker was started.
     ///
     /// A name server of its own listens before that. A Java broker that is started beside it now and then takes

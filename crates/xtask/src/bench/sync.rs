@@ -1,20 +1,24 @@
 //! SYNC_FLUSH beside what the disk allows: its rate of `fdatasync` times the messages that waited for each.
 //!
-//! Both are taken from the server's own syncs, which `perf` times while it is under load: a look at the disk before and
-//! after is told as well, but says little where a disk's pace changes from one second to the next. One sync confirms
-//! all messages that wait for it, so what comes out is the share of time in which a sync runs.
+//! Both are taken from the server's own syncs, which a library before the C library times while it is under load: a look
+//! at the disk before and after is told as well, but says little where a disk's pace changes from one second to the next.
+//! One sync confirms all messages that wait for it, so what comes out is the share of time in which a sync runs.
+//!
+//! Measured on the disk as it is, and once more as if each sync took a millisecond longer: a disk of a virtual machine
+//! that only tells its host is much faster than most that keep what they promise.
 
-use std::process::{Command, Stdio};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::contender::{Contender, Flush, Software};
 use super::figure::{Figure, number};
 use super::report::{Report, median};
 use super::{Bench, machine};
-use crate::process::Process;
+use crate::preload;
 
 /// Senders, each with one message in flight on a connection of its own.
 const SENDERS: u32 = 64;
@@ -22,45 +26,65 @@ const SENDERS: u32 = 64;
 const PROBE: Duration = Duration::from_secs(2);
 /// Load before anything is counted.
 const WARMUP: Duration = Duration::from_secs(1);
-/// Longest that `perf` may take to end beyond the time for which it counts.
-const PERF_LIMIT: Duration = Duration::from_secs(30);
+/// Threads that `syncs.c` counts apart, and bytes for each.
+const SLOTS: [usize; 2] = [64, 64];
 
 pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
-    let contender = bench.start_one(Software::Comet, Flush::Sync, "sends")?;
-    let mut rounds = Vec::new();
-    for _ in 0..bench.effort.rounds {
-        rounds.push(Round::measure(bench, &contender)?);
+    let slower = Duration::from_millis(1);
+    for (longer, disk) in [(Duration::ZERO, "this disk"), (slower, "one whose syncs take 1 ms longer")] {
+        let (contender, counters) = start(bench, longer)?;
+        let rounds = (0..bench.effort.rounds)
+            .map(|_| Round::measure(bench, &contender, &counters))
+            .collect::<Result<Vec<_>>>()?;
+        tell(report, disk, &rounds);
     }
+    Ok(())
+}
+
+/// A server whose syncs are counted in the file.
+fn start(bench: &Bench, longer: Duration) -> Result<(Contender, File)> {
+    let mut contender = Contender::prepare(Software::Comet, &bench.programs, Flush::Sync)?;
+    let path = contender.directory().join("syncs");
+    let counters = File::options().read(true).write(true).create_new(true).open(&path)?;
+    counters.set_len(SLOTS.iter().product::<usize>() as u64)?;
+    let library = preload::compile("crates/xtask/src/bench/syncs.c", contender.directory())?;
+    let variables = [
+        library,
+        ("BENCH_SYNCS".to_owned(), path.display().to_string()),
+        ("BENCH_SYNC_NANOS".to_owned(), longer.as_nanos().to_string()),
+    ];
+    contender.set(variables);
+    bench.start(&mut contender)?;
+    bench.create_topic(&contender, "sends")?;
+    Ok((contender, counters))
+}
+
+fn tell(report: &mut Report, disk: &str, rounds: &[Round]) {
     let of = |value: fn(&Round) -> f64| median(&rounds.iter().map(value).collect::<Vec<_>>());
     let rate = of(|round| round.rate);
-    let name = "SYNC_FLUSH, 64 senders, against fdatasync rate × messages that waited";
-    let figure = if rounds.iter().all(|round| round.syncs.is_some()) {
-        let from = format!(
-            "{} messages/s; {} syncs/s of {} messages, {} ms each",
-            number(rate),
-            number(of(|round| round.syncs().per_second)),
-            number(of(|round| round.rate / round.syncs().per_second)),
-            number(of(|round| round.syncs().busy / round.syncs().per_second * 1e3))
-        );
-        Figure::new(name, of(|round| round.syncs().busy), "×").from(from)
-    } else {
-        Figure::not_measured(name, "needs `perf trace`, to time the server's syncs")
-    };
-    report.figure("sync", figure.at_least(0.8));
+    let from = format!(
+        "{} messages/s; {} syncs/s of {} messages, {} ms each",
+        number(rate),
+        number(of(|round| round.syncs.per_second)),
+        number(of(|round| round.rate / round.syncs.per_second)),
+        number(of(|round| round.syncs.busy / round.syncs.per_second * 1e3))
+    );
+    let name = format!("SYNC_FLUSH, 64 senders, against fdatasync rate × messages that waited, on {disk}");
+    let busy = of(|round| round.syncs.busy);
+    report.figure("sync", Figure::new(&name, busy, "×").from(from).at_least(0.8));
     let probes: Vec<_> = rounds.iter().flat_map(|round| round.probes).map(number).collect();
     let from =
         format!("{} fdatasync/s of 4 KiB appends right before and after each stretch", probes.join(", "));
-    report.figure("sync", Figure::new("the rate of these sends", rate, "messages/s").from(from));
-    Ok(())
+    let name = format!("the rate of these sends, on {disk}");
+    report.figure("sync", Figure::new(&name, rate, "messages/s").from(from));
 }
 
 /// One stretch of sends between two looks at the disk.
 struct Round {
     /// Messages in a second.
     rate: f64,
-    /// What the server's syncs were, where they can be timed.
-    syncs: Option<Syncs>,
-    /// Syncs in a second of the two looks.
+    syncs: Syncs,
+    /// Syncs in a second of the two looks, at the disk as it is.
     probes: [f64; 2],
 }
 
@@ -73,59 +97,46 @@ struct Syncs {
 }
 
 impl Round {
-    fn syncs(&self) -> Syncs {
-        self.syncs.unwrap_or_default()
-    }
-
-    fn measure(bench: &Bench, contender: &Contender) -> Result<Round> {
+    fn measure(bench: &Bench, contender: &Contender, counters: &File) -> Result<Round> {
         let probe = || machine::sync_rate(&contender.store(), bench.effort.of_trial(PROBE, PROBE / 10));
         let before = probe()?;
+        let length = Duration::from_secs(bench.effort.seconds().into());
         let flags = format!(
             "--size 128 --connections {SENDERS} --in-flight 1 --warmup {} --duration {}",
             WARMUP.as_secs(),
-            bench.effort.seconds()
+            length.as_secs()
         );
         let sends = bench.begin(contender, "send", "sends", &flags)?;
         thread::sleep(WARMUP);
-        let syncs = time_syncs(contender, bench.effort.seconds());
+        let began = Counters::read(counters)?;
+        thread::sleep(length);
+        let syncs = Counters::read(counters)?.since(&began, length);
         let rate = sends.finish()?.rate()?;
-        let syncs = syncs.inspect_err(|error| eprintln!("syncs are not timed: {error:#}")).ok();
+        ensure!(syncs.per_second > 0.0, "the server's syncs were not counted: is it a static binary?");
         Ok(Round { rate, syncs, probes: [before, probe()?] })
     }
 }
 
-/// Times the server's syncs for so many seconds.
-fn time_syncs(contender: &Contender, seconds: u32) -> Result<Syncs> {
-    let output = tempfile::NamedTempFile::new()?;
-    let mut perf = Command::new("perf");
-    perf.args(["trace", "-s", "-e", "fdatasync,fsync", "-p", &contender.pid_list(), "-o"]).arg(output.path());
-    perf.args(["--", "sleep", &seconds.to_string()]).stdout(Stdio::null());
-    let limit = Duration::from_secs(seconds.into()) + PERF_LIMIT;
-    let status = Process::spawn("perf", &mut perf)?.wait(limit)?;
-    let text = std::fs::read_to_string(output.path())?;
-    let seconds = f64::from(seconds);
-    let (calls, millis) = parse(&text).with_context(|| format!("perf tells ({status}): {text}"))?;
-    Ok(Syncs { per_second: calls / seconds, busy: millis / 1e3 / seconds })
-}
+/// Calls and nanoseconds of each thread.
+struct Counters(Vec<[u64; 2]>);
 
-/// Number of syncs and their time in ms, of the thread that makes most, from perf's summary: one table for each
-/// thread, whose rows have name, calls, errors, total time.
-fn parse(text: &str) -> Option<(f64, f64)> {
-    let mut threads = vec![(0.0, 0.0)];
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        match words.next() {
-            Some("fdatasync" | "fsync") => {
-                let mut number = |skip| words.nth(skip)?.parse::<f64>().ok();
-                let (calls, millis) = (number(0)?, number(1)?);
-                let thread = threads.last_mut()?;
-                *thread = (thread.0 + calls, thread.1 + millis);
-            }
-            Some("syscall") => threads.push((0.0, 0.0)),
-            _ => {}
-        }
+impl Counters {
+    fn read(file: &File) -> Result<Counters> {
+        let [slots, bytes] = SLOTS;
+        let mut page = vec![0; slots * bytes];
+        file.read_exact_at(&mut page, 0).context("cannot read what syncs were counted")?;
+        let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+        Ok(Counters(page.chunks(bytes).map(|slot| [number(slot), number(&slot[8..])]).collect()))
     }
-    threads.into_iter().filter(|(calls, _)| *calls > 0.0).max_by(|a, b| a.0.total_cmp(&b.0))
+
+    /// What the thread with most calls since then did in this time.
+    fn since(&self, before: &Counters, length: Duration) -> Syncs {
+        let threads = self.0.iter().zip(&before.0);
+        let done = threads.map(|(now, before)| [now[0] - before[0], now[1] - before[1]]);
+        let [calls, nanos] = done.max().unwrap_or_default();
+        let seconds = length.as_secs_f64();
+        Syncs { per_second: calls as f64 / seconds, busy: nanos as f64 / 1e9 / seconds }
+    }
 }
 
 #[cfg(test)]
@@ -134,15 +145,28 @@ mod tests {
 
     #[test]
     fn the_thread_that_syncs_most_counts() {
-        let table = |rows: &str| {
-            format!(
-                " t (7), 4 events, 0.1%\n\n   syscall   calls  errors  total  min\n   ----- ---\n{rows}\n\n"
-            )
-        };
-        let quiet = table("   fdatasync   1   0   5.887   5.8\n   fsync   1   0   5.401   5.4\n");
-        let busy = table("   fdatasync   3537   0   1504.513   0.017\n");
-        assert_eq!(parse(&format!("{quiet}{busy}{quiet}")), Some((3537.0, 1504.513)));
-        assert_eq!(parse(&quiet), Some((2.0, 11.288)));
-        assert_eq!(parse("event syntax error"), None);
+        let before = Counters(vec![[900, 7], [10, 1_000_000_000], [0, 0]]);
+        let after = Counters(vec![[901, 5_000_000_007], [110, 2_500_000_000], [0, 0]]);
+        let two_seconds = Duration::from_secs(2);
+        assert_eq!(after.since(&before, two_seconds), Syncs { per_second: 50.0, busy: 0.75 });
+    }
+
+    #[test]
+    fn what_the_library_counts_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("syncs");
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        file.set_len(64 * 64).unwrap();
+        let library = preload::compile("crates/xtask/src/bench/syncs.c", directory.path()).unwrap();
+        let before = Counters::read(&file).unwrap();
+        let mut sync = std::process::Command::new("sync");
+        sync.arg("-d")
+            .arg(&path)
+            .envs([library])
+            .env("BENCH_SYNCS", &path)
+            .env("BENCH_SYNC_NANOS", "2000000");
+        assert!(sync.status().unwrap().success());
+        let syncs = Counters::read(&file).unwrap().since(&before, Duration::from_secs(1));
+        assert!(syncs.per_second == 1.0 && syncs.busy >= 0.002, "{syncs:?}");
     }
 }

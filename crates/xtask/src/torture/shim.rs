@@ -4,16 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::image::{run, text};
-use crate::workspace;
+use super::image::text;
+use crate::preload;
 
 /// Compiles it into `directory`, and returns the variable that loads it.
 pub(super) fn compile(directory: &Path) -> Result<(String, String)> {
-    let source = workspace::root()?.join("crates/xtask/src/torture/shim.c");
-    let library = directory.join("shim.so");
-    run("cc", &["-shared", "-fPIC", "-O1", "-o", &text(&library), &text(&source)])
-        .context("this row needs a C compiler, as `cc`")?;
-    Ok(("LD_PRELOAD".to_owned(), text(&library)))
+    preload::compile("crates/xtask/src/torture/shim.c", directory)
 }
 
 /// A wall clock that can be moved.
