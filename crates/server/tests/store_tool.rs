@@ -59,6 +59,22 @@ fn a_dump_shows_what_is_stored_also_behind_what_cannot_be_read() {
     let (code, lines) = dump(&["--part", "log"]);
     assert_eq!((code, lines.len(), &lines[4]["byte"]), (1, 10, &records[4]["position"]));
     assert_eq!(lines[5..], records[5..]);
+
+    // Zeros in the place of a record are not the end of the log.
+    let place = |number: usize| records[number]["position"].as_u64().unwrap();
+    file.write_all_at(&vec![0; (place(3) - place(2)) as usize], place(2)).unwrap();
+    let (code, lines) = dump(&["--part", "log"]);
+    assert_eq!((code, lines.len(), &lines[2]["byte"]), (1, 10, &records[2]["position"]));
+    assert_eq!((&lines[..2], &lines[3], &lines[5..]), (&records[..2], &records[3], &records[5..]));
+
+    // A record with another body is shown as one, also where nothing comes behind it.
+    for number in [6, 9] {
+        file.write_all_at(&[0xFF], place(number) + 88).unwrap();
+        let (_, lines) = dump(&["--part", "log"]);
+        let mut expected = records[number].clone();
+        expected["crcRight"] = false.into();
+        assert_eq!((lines.len(), &lines[number]), (10, &expected));
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::commit_log::Patience;
 use crate::disk::DiskError;
 use crate::planted::{Bug, planted};
 
-pub(crate) use files::QueueFiles;
+pub(crate) use files::{QueueFiles, each_unit};
 pub(crate) use load::{Loaded, OFFSET_MAX};
 pub(crate) use unsynced::Unsynced;
 

@@ -3,7 +3,8 @@
 //! Reading order: [`disk`] is the one door to files, [`commit_log`] the one durable truth, [`consume_queue`] the views
 //! of it by queue, [`batch_queue`] their form for topics of batches, [`index`] the view by key, `queues` which of the
 //! queues are in memory, `recovery` what happens when a store is opened, `flush` and `retention` what is done in the
-//! background, `checksums`, [`scrub`] and [`check`] how damage is found, [`config_file`] how small JSON states are kept.
+//! background, `checksums`, [`scrub`] and [`check`] how damage is found, [`dump`] what files
+//! hold, [`config_file`] how small JSON states are kept.
 //!
 //! Never here: sockets, clocks, threads, JSON of requests. Time and the disk come in as arguments; a caller decides
 //! when to sync and flush.
@@ -18,6 +19,7 @@ pub mod consume_queue;
 mod cutting;
 pub mod disk;
 pub mod dispatch;
+pub mod dump;
 mod flush;
 pub mod index;
 pub mod planted;

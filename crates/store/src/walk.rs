@@ -1,5 +1,6 @@
 //! Walking over the records of a piece of the log, also where some of it is damaged: what cannot be read is passed over
-//! up to the next place at which a record says that it belongs there.
+//! up to the next place at which a record says that it belongs there. Of a segment that no log has open, too, whose end
+//! nobody tells: that is a [`SegmentWalk`].
 
 use cometmq_protocol::LogOffset;
 use cometmq_protocol::message::RecordView;
@@ -7,6 +8,7 @@ use cometmq_protocol::message::record::{
     self, BLANK_BYTES, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, RECORD_BYTES_MIN,
 };
 
+use crate::checksums::BLOCK_BYTES;
 use crate::commit_log::{Piece, Wrong};
 
 /// Bytes by which a record is recognised: up to its log offset.
@@ -14,6 +16,11 @@ const HEAD_BYTES: usize = 36;
 
 /// No record is longer: its message came in a frame of 16 MiB at most.
 pub(crate) const RECORD_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Zeros behind which nothing more is looked for: no write leaves such a gap.
+const ZEROS_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of a segment read at once.
+const WINDOW_BYTES: i64 = 1024 * 1024;
 
 /// Something that a walk met.
 pub(crate) enum Met<'a> {
@@ -77,6 +84,61 @@ pub(crate) fn walk<'a>(
             }
             None => return Stop::Lost(at, (piece.end() - HEAD_BYTES as i64).max(at + 1)),
         }
+    }
+}
+
+/// A walk over a whole segment as it lies there, piece by piece.
+#[derive(Debug)]
+pub(crate) struct SegmentWalk {
+    base: i64,
+    end: i64,
+    at: i64,
+    /// Bytes that the next piece should have.
+    bytes: i64,
+    /// Zeros in a row.
+    zeros: usize,
+}
+
+impl SegmentWalk {
+    /// At the front of the segment `base..end`.
+    pub fn new(base: i64, end: i64) -> SegmentWalk {
+        SegmentWalk { base, end, at: base, bytes: WINDOW_BYTES, zeros: 0 }
+    }
+
+    /// Where the walk is.
+    pub fn at(&self) -> i64 {
+        self.at
+    }
+
+    /// From where to where the next piece reaches; it begins with a block. `None` at the segment's end, and where only
+    /// zeros follow in a log that need not reach further than `known_end`.
+    pub fn piece(&self, known_end: i64) -> Option<(i64, i64)> {
+        if self.at >= self.end || (self.zeros >= ZEROS_MAX && self.at >= known_end) {
+            return None;
+        }
+        let from = self.at - (self.at - self.base) % BLOCK_BYTES;
+        Some((from, (from + self.bytes).min(self.end)))
+    }
+
+    /// Walks over that piece. With `lost` the first record is searched for.
+    pub fn over(&mut self, piece: &Piece, lost: bool, each: impl FnMut(Met<'_>)) -> Stop {
+        let stop = walk(piece, self.at, self.end, i64::MAX, lost, each);
+        self.at = match stop {
+            Stop::End | Stop::SegmentEnd(_) => self.end,
+            Stop::More(at, needed) => {
+                self.bytes = WINDOW_BYTES.max(needed as i64 + BLOCK_BYTES);
+                at
+            }
+            Stop::Lost(_, until) => until,
+        };
+        let is_zero = matches!(stop, Stop::Lost(..)) && piece.bytes.iter().all(|byte| *byte == 0);
+        self.zeros = if is_zero { self.zeros + piece.bytes.len() } else { 0 };
+        stop
+    }
+
+    /// Goes on at a place of the last piece where a record may begin.
+    pub fn go_on(&mut self, at: i64) {
+        self.at = at;
     }
 }
 

@@ -14,12 +14,7 @@ use crate::commit_log::Piece;
 use crate::disk::{Disk, DiskError, DiskFile};
 use crate::scrub::Expected;
 use crate::segments;
-use crate::walk::{Met, Stop, walk};
-
-/// Zeros behind which nothing more is looked for: no write leaves such a gap.
-const ZEROS_MAX: usize = 16 * 1024 * 1024;
-/// Bytes read at once.
-const WINDOW_BYTES: i64 = 1024 * 1024;
+use crate::walk::{Met, SegmentWalk, Stop};
 
 /// The log as it lies there.
 pub(super) struct LogFiles {
@@ -174,14 +169,12 @@ impl LogFiles {
         progress: Progress<'_>,
     ) -> Result<(), DiskError> {
         let segment_end = segment.base + self.segment_bytes;
-        let (mut at, mut bytes) = (segment.base, WINDOW_BYTES);
-        let (mut buffer, mut zeros) = (Vec::new(), 0);
-        while at < segment_end && (zeros < ZEROS_MAX || at < walk_state.known_end) {
-            let from = at - (at - segment.base) % BLOCK_BYTES;
-            let to = (from + bytes).min(segment_end);
+        let mut walk = SegmentWalk::new(segment.base, segment_end);
+        let mut buffer = Vec::new();
+        while let Some((from, to)) = walk.piece(walk_state.known_end) {
             let (piece, sums) = self.piece(segment, from, to, buffer)?;
             let mut expected = Expected::default();
-            let stop = walk(&piece, at, segment_end, i64::MAX, walk_state.lost.is_some(), |met| match met {
+            let stop = walk.over(&piece, walk_state.lost.is_some(), |met| match met {
                 Met::Record(record) => walk_state.record(segment, &record, &mut expected),
                 Met::Damaged { from, to, wrong, record } => {
                     walk_state.end = walk_state.end.max(to.0);
@@ -189,26 +182,16 @@ impl LogFiles {
                     walk_state.damaged(segment, from, record.as_ref(), &wrong.to_string());
                 }
             });
-            let next = match stop {
-                Stop::End | Stop::SegmentEnd(_) => segment_end,
-                Stop::More(at, needed) => {
-                    bytes = WINDOW_BYTES.max(needed as i64 + BLOCK_BYTES);
-                    at
-                }
-                Stop::Lost(lost, until) => {
+            match stop {
+                Stop::SegmentEnd(_) => walk_state.end = segment_end,
+                Stop::Lost(lost, _) => {
                     walk_state.lost.get_or_insert(lost);
-                    until
                 }
-            };
-            if matches!(stop, Stop::SegmentEnd(_)) {
-                walk_state.end = segment_end;
+                Stop::End | Stop::More(..) => {}
             }
             walk_state.blocks(segment, &piece, &sums);
             compare(walk_state, &expected)?;
-            let is_zero = walk_state.lost.is_some() && piece.bytes.iter().all(|byte| *byte == 0);
-            zeros = if is_zero { zeros + piece.bytes.len() } else { 0 };
-            at = next;
-            progress((at - self.start()) as u64);
+            progress((walk.at() - self.start()) as u64);
             buffer = piece.bytes;
         }
         Ok(())
@@ -224,11 +207,7 @@ impl LogFiles {
     ) -> Result<(Piece, Vec<Option<Sum>>), DiskError> {
         let count = ((to - from) as usize).div_ceil(BLOCK_BYTES as usize);
         let sums = segment.sums.get(from, count)?;
-        let length = (to - from) as usize;
-        let piece = Piece::read(&*segment.file, segment.base, from, length, false, buffer);
-        let mut piece = piece.expect("a patient reader gets what there is");
-        // Of a segment that is being cut there may be less.
-        piece.bytes.resize(length, 0);
+        let mut piece = Piece::read_whole(&*segment.file, segment.base, from, to, buffer);
         piece.compare(&sums);
         Ok((piece, sums))
     }

@@ -6,13 +6,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, QueueId, QueueOffset};
 use foldhash::{HashMap, HashMapExt, HashSet};
 
 use super::log::LogFiles;
 use super::{CheckSummary, Finding};
-use crate::consume_queue::{UNIT_BYTES, Unit};
+use crate::consume_queue::{self, QueueFiles, UNIT_BYTES, Unit};
 use crate::disk::{self, Disk, DiskError, DiskFile};
 use crate::dispatch;
 use crate::scrub::{Expected, is_entry_of, runs};
@@ -58,17 +57,10 @@ impl Counts {
         found: &mut dyn FnMut(Finding),
     ) -> Result<Counts, DiskError> {
         let mut queues = HashMap::new();
-        for topic in disk.list(&root)?.into_iter().filter(|entry| entry.is_directory) {
-            let Ok(name) = TopicName::parse(&topic.name) else { continue };
-            for queue in disk.list(&root.join(&topic.name))? {
-                let Some(id) = queue.name.parse::<i32>().ok().filter(|id| queue.is_directory && *id >= 0)
-                else {
-                    continue;
-                };
-                let directory = root.join(&topic.name).join(&queue.name);
-                let queue = QueueFound::open(&**disk, directory, found)?;
-                queues.insert((name.as_str().to_owned(), QueueId(id)), queue);
-            }
+        let files = QueueFiles::new(Arc::clone(disk), root, UNIT_BYTES);
+        for (topic, id) in files.list()? {
+            let queue = QueueFound::open(&**disk, files.directory(&topic, id), found)?;
+            queues.insert((topic.as_str().to_owned(), id), queue);
         }
         let entered = LogOffset(i64::MAX);
         Ok(Counts { disk: Arc::clone(disk), queues, told: HashSet::default(), entered, last: None })
@@ -198,23 +190,9 @@ impl Counts {
 
     /// Hands all places of a queue's files to `each`.
     fn each(&mut self, key: &Key, each: EachUnit<'_>) -> Result<(), DiskError> {
-        let (bases, file_bytes) = (self.queues[key].bases.clone(), self.queues[key].file_bytes);
-        let mut buffer = vec![0; UNITS_AT_ONCE * UNIT_BYTES as usize];
-        for base in bases {
-            let mut position = base;
-            while position < base + file_bytes {
-                let wanted = (base + file_bytes - position).min(buffer.len() as i64) as usize;
-                let file = self.file(key, base)?;
-                let read = disk::read_full_at(&*file, &mut buffer[..wanted], (position - base) as u64)?;
-                let (units, _) = buffer[..read].as_chunks::<{ UNIT_BYTES as usize }>();
-                if units.is_empty() {
-                    break;
-                }
-                for unit in units {
-                    each(self, QueueOffset(position / UNIT_BYTES), unit)?;
-                    position += UNIT_BYTES;
-                }
-            }
+        for base in self.queues[key].bases.clone() {
+            let file = self.file(key, base)?;
+            consume_queue::each_unit(&*file, base, |offset, bytes| each(self, offset, bytes).map(|()| true))?;
         }
         Ok(())
     }

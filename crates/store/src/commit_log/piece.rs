@@ -65,6 +65,16 @@ impl Piece {
         Some(piece)
     }
 
+    /// Reads `from..to` of a segment that no log has open: what its file does not have is zeros, as in one that is being
+    /// cut.
+    pub fn read_whole(file: &dyn DiskFile, segment: i64, from: i64, to: i64, buffer: Vec<u8>) -> Piece {
+        let length = (to - from) as usize;
+        let piece = Piece::read(file, segment, from, length, false, buffer);
+        let mut piece = piece.expect("a patient reader gets what there is");
+        piece.bytes.resize(length, 0);
+        piece
+    }
+
     /// Reads block by block what could not be read at once.
     fn read_blocks(&mut self, file: &dyn DiskFile, segment: i64, first: DiskError) {
         let mut error = first;

@@ -18,6 +18,9 @@ use crate::segments::{self, OpenFiles};
 /// Files kept open at most; any other is opened anew when it is needed.
 const OPEN_FILES_MAX: usize = 1024;
 
+/// Entries read at once by one who wants all of a file.
+const UNITS_AT_ONCE: usize = 4096;
+
 /// Where the consume queues are and how large their files are.
 #[derive(Debug)]
 pub(crate) struct QueueFiles {
@@ -253,7 +256,8 @@ impl QueueFiles {
         [self.directory(topic, id), self.root.join(topic.as_str()), self.root.clone()]
     }
 
-    pub(super) fn directory(&self, topic: &TopicName, id: QueueId) -> PathBuf {
+    /// The queue's directory.
+    pub fn directory(&self, topic: &TopicName, id: QueueId) -> PathBuf {
         self.root.join(topic.as_str()).join(id.to_string())
     }
 
@@ -334,5 +338,29 @@ impl QueueFiles {
         // Kept open only now: after an error above it is looked at anew.
         self.open.insert(key, Arc::clone(&file));
         Ok(file)
+    }
+}
+
+/// Hands all places of the file that begins at stream position `base` to `each`, with the bytes that stand there, until
+/// that does not want more, which is returned.
+pub(crate) fn each_unit<E: From<DiskError>>(
+    file: &dyn DiskFile,
+    base: i64,
+    mut each: impl FnMut(QueueOffset, &[u8; UNIT_BYTES as usize]) -> Result<bool, E>,
+) -> Result<bool, E> {
+    let mut buffer = vec![0; UNITS_AT_ONCE * UNIT_BYTES as usize];
+    let mut position = base;
+    loop {
+        let read = disk::read_full_at(file, &mut buffer, (position - base) as u64)?;
+        let (units, _) = buffer[..read].as_chunks::<{ UNIT_BYTES as usize }>();
+        for unit in units {
+            if !each(QueueOffset(position / UNIT_BYTES), unit)? {
+                return Ok(false);
+            }
+            position += UNIT_BYTES;
+        }
+        if read < buffer.len() {
+            return Ok(true);
+        }
     }
 }

@@ -45,6 +45,12 @@ impl fmt::Display for DiskError {
 
 impl std::error::Error for DiskError {}
 
+impl From<DiskError> for io::Error {
+    fn from(error: DiskError) -> io::Error {
+        io::Error::new(error.kind, error)
+    }
+}
+
 /// What a directory holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
