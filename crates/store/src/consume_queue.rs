@@ -22,7 +22,7 @@ use crate::commit_log::Patience;
 use crate::disk::DiskError;
 use crate::planted::{Bug, planted};
 
-pub(crate) use files::{QueueFiles, each_unit};
+pub(crate) use files::{QueueFiles, Span, each_unit};
 pub(crate) use load::{Loaded, OFFSET_MAX};
 pub(crate) use unsynced::Unsynced;
 
@@ -209,7 +209,7 @@ impl Queue {
         match self.before_tail(offset, count, units) {
             Some(flushed) => {
                 let count = count.min(flushed as usize);
-                self.files.read(&self.topic, self.id, offset, count, units)
+                self.files.read(&self.span(offset, count, Patience::Disk), units).map(drop)
             }
             None => Ok(()),
         }
@@ -227,10 +227,14 @@ impl Queue {
         match self.before_tail(offset, count, units) {
             Some(flushed) => {
                 let count = count.min(flushed as usize);
-                self.files.read_on(self, offset, count, flushed, patience, units)
+                self.files.read_on(&self.span(offset, count, patience), flushed, units)
             }
             None => Ok(true),
         }
+    }
+
+    fn span(&self, offset: QueueOffset, count: usize, patience: Patience) -> Span<'_> {
+        Span { topic: &self.topic, id: self.id, offset: offset.0, count, patience }
     }
 
     /// Appends entries to `units` that are in memory, or tells how many there are from `offset` on before those: they

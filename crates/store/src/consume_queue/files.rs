@@ -10,7 +10,7 @@ use cometmq_protocol::{QueueId, QueueOffset};
 
 use super::ahead::{AHEAD_UNITS, Ahead, ReadAhead, stretch_end};
 use super::unsynced::Unsynced;
-use super::{Queue, UNIT_BYTES, Unit};
+use super::{UNIT_BYTES, Unit};
 use crate::commit_log::Patience;
 use crate::disk::{self, Disk, DiskError, DiskFile};
 use crate::segments::{self, OpenFiles};
@@ -29,6 +29,19 @@ pub(crate) struct QueueFiles {
     pub(super) file_bytes: i64,
     open: OpenFiles<FileKey>,
     ahead: ReadAhead,
+}
+
+/// Entries that are asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span<'a> {
+    pub topic: &'a TopicName,
+    pub id: QueueId,
+    /// The first one.
+    pub offset: i64,
+    /// How many there should be.
+    pub count: usize,
+    /// How long whoever asks waits for them.
+    pub patience: Patience,
 }
 
 /// A file by topic, queue and stream position of its first byte.
@@ -70,7 +83,7 @@ impl QueueFiles {
         offset: i64,
     ) -> Result<Option<Unit>, DiskError> {
         let mut units = Vec::with_capacity(1);
-        self.read(topic, id, QueueOffset(offset), 1, &mut units)?;
+        self.read(&Span { topic, id, offset, count: 1, patience: Patience::Disk }, &mut units)?;
         Ok(units.pop())
     }
 
@@ -100,81 +113,42 @@ impl QueueFiles {
         file.sync()
     }
 
-    /// Appends to `units` what the files have from `offset` on: up to `count` entries, fewer where the file ends or
-    /// holds no more.
-    pub fn read(
-        &self,
-        topic: &TopicName,
-        id: QueueId,
-        offset: QueueOffset,
-        count: usize,
-        units: &mut Vec<Unit>,
-    ) -> Result<(), DiskError> {
-        self.read_patiently(topic, id, offset, count, Patience::Disk, units).map(|_| ())
-    }
-
-    /// As `read`, for one who goes through the queue, of which the files have `flushed` entries from `offset` on; false
-    /// when the entries are not in memory and `patience` does not reach further.
-    pub fn read_on(
-        &self,
-        queue: &Queue,
-        offset: QueueOffset,
-        count: usize,
-        flushed: i64,
-        patience: Patience,
-        units: &mut Vec<Unit>,
-    ) -> Result<bool, DiskError> {
-        let (topic, id) = (queue.topic(), queue.id());
-        let until = stretch_end(offset.0).min(offset.0 + flushed);
-        let place =
-            if offset.0 + count as i64 <= until { self.ahead.try_place(topic, id, offset.0) } else { None };
-        let Some(mut place) = place else {
-            return self.read_patiently(topic, id, offset, count, patience, units);
-        };
-        let mut goes_on = false;
-        if let Some(ahead) = place.as_mut().filter(|ahead| ahead.is_of(topic, id)) {
-            if ahead.take(offset.0, count, units) {
-                return Ok(true);
-            }
-            goes_on = (ahead.from..=ahead.next).contains(&offset.0);
-        }
-        let mut bytes = place.take().map_or_else(Vec::new, |ahead| ahead.bytes);
-        let wanted = if goes_on { count.max(AHEAD_UNITS.min(until - offset.0) as usize) } else { count };
-        let is_resident = self.read_bytes(topic, id, offset, wanted, patience, &mut bytes)?;
-        let (whole, _) = bytes.as_chunks();
-        let next = offset.0 + Unit::decode_all(&whole[..whole.len().min(count)], units) as i64;
-        *place = Some(Ahead { topic: topic.clone(), id, from: offset.0, bytes, next });
-        Ok(is_resident)
-    }
-
-    /// As `read`; false when the entries are not in memory and `patience` does not reach further.
-    fn read_patiently(
-        &self,
-        topic: &TopicName,
-        id: QueueId,
-        offset: QueueOffset,
-        count: usize,
-        patience: Patience,
-        units: &mut Vec<Unit>,
-    ) -> Result<bool, DiskError> {
+    /// Appends to `units` what the files have of a span: fewer entries where the file ends or holds no more. False when
+    /// they are not in memory and its patience does not reach further.
+    pub fn read(&self, span: &Span<'_>, units: &mut Vec<Unit>) -> Result<bool, DiskError> {
         let mut bytes = Vec::new();
-        let is_resident = self.read_bytes(topic, id, offset, count, patience, &mut bytes)?;
+        let is_resident = self.read_bytes(span, &mut bytes)?;
         Unit::decode_all(bytes.as_chunks().0, units);
         Ok(is_resident)
     }
 
-    /// Fills `buffer` with the entries as they stand in their file, up to `count` of them; what was in it is lost. False
-    /// when they are not in memory and `patience` does not reach further.
-    fn read_bytes(
-        &self,
-        topic: &TopicName,
-        id: QueueId,
-        offset: QueueOffset,
-        count: usize,
-        patience: Patience,
-        buffer: &mut Vec<u8>,
-    ) -> Result<bool, DiskError> {
-        let position = offset.0 * UNIT_BYTES;
+    /// As `read`, for one who goes through the queue, of which the files have `flushed` entries from the span's first on.
+    pub fn read_on(&self, span: &Span<'_>, flushed: i64, units: &mut Vec<Unit>) -> Result<bool, DiskError> {
+        let Span { topic, id, offset, count, .. } = *span;
+        let until = stretch_end(offset).min(offset + flushed);
+        let place =
+            if offset + count as i64 <= until { self.ahead.try_place(topic, id, offset) } else { None };
+        let Some(mut place) = place else { return self.read(span, units) };
+        let mut goes_on = false;
+        if let Some(ahead) = place.as_mut().filter(|ahead| ahead.is_of(topic, id)) {
+            if ahead.take(offset, count, units) {
+                return Ok(true);
+            }
+            goes_on = (ahead.from..=ahead.next).contains(&offset);
+        }
+        let mut bytes = place.take().map_or_else(Vec::new, |ahead| ahead.bytes);
+        let wanted = if goes_on { count.max(AHEAD_UNITS.min(until - offset) as usize) } else { count };
+        let is_resident = self.read_bytes(&Span { count: wanted, ..*span }, &mut bytes)?;
+        let (whole, _) = bytes.as_chunks();
+        let next = offset + Unit::decode_all(&whole[..whole.len().min(count)], units) as i64;
+        *place = Some(Ahead { topic: topic.clone(), id, from: offset, bytes, next });
+        Ok(is_resident)
+    }
+
+    /// As `read`, filling `buffer` with the entries as they stand in their file; what was in it is lost.
+    fn read_bytes(&self, span: &Span<'_>, buffer: &mut Vec<u8>) -> Result<bool, DiskError> {
+        let Span { topic, id, patience, .. } = *span;
+        let position = span.offset * UNIT_BYTES;
         let base = position - position % self.file_bytes;
         let file = match self.open.get(&(topic.clone(), id, base)) {
             Some(file) => Some(file),
@@ -186,7 +160,7 @@ impl QueueFiles {
             buffer.clear();
             return Ok(patience == Patience::Disk);
         };
-        self.read_file(&*file, base, offset.0, count, patience, buffer)
+        self.read_file(&*file, base, span, buffer)
     }
 
     /// The same of the file that begins at stream position `base`.
@@ -194,16 +168,14 @@ impl QueueFiles {
         &self,
         file: &dyn DiskFile,
         base: i64,
-        offset: i64,
-        count: usize,
-        patience: Patience,
+        span: &Span<'_>,
         buffer: &mut Vec<u8>,
     ) -> Result<bool, DiskError> {
-        let position = offset * UNIT_BYTES;
-        let bytes = (count as i64 * UNIT_BYTES).min(base + self.file_bytes - position);
+        let position = span.offset * UNIT_BYTES;
+        let bytes = (span.count as i64 * UNIT_BYTES).min(base + self.file_bytes - position);
         buffer.resize(bytes as usize, 0);
         let at = (position - base) as u64;
-        let read = match patience {
+        let read = match span.patience {
             Patience::Disk => Some(disk::read_full_at(file, buffer, at)?),
             Patience::Resident => disk::read_resident_at(file, buffer, at)?,
         };

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, QueueId, QueueOffset};
 
+use super::files::Span;
 use super::{QueueFiles, UNIT_BYTES, Unit};
 use crate::commit_log::Patience;
 use crate::disk::{DiskError, DiskFile};
@@ -133,14 +134,15 @@ impl QueueFiles {
     /// The entries before and behind `end`, the first ones where most queues have them: in a file that begins at 0, of
     /// which only one read is needed. `None` when there are no files.
     fn around(&self, topic: &TopicName, id: QueueId, end: i64) -> Result<Option<Around>, SegmentError> {
+        let patience = Patience::Disk;
         if (0..self.file_bytes / UNIT_BYTES).contains(&end)
             && let Some(file) = self.open_first(topic, id)?
         {
             let from = if end <= LOOK_AHEAD_UNITS as i64 { 0 } else { end - 1 };
             let count = (end - from) as usize + LOOK_AHEAD_UNITS;
             let mut bytes = Vec::new();
-            let mut read = |from, count| {
-                self.read_file(&*file, 0, from, count, Patience::Disk, &mut bytes)?;
+            let mut read = |offset, count| {
+                self.read_file(&*file, 0, &Span { topic, id, offset, count, patience }, &mut bytes)?;
                 let mut units = Vec::with_capacity(count);
                 Unit::decode_all(bytes.as_chunks().0, &mut units);
                 Ok::<_, DiskError>(units)
@@ -154,7 +156,8 @@ impl QueueFiles {
         let mut units = Vec::new();
         let from = (end - 1).max(0);
         if end <= OFFSET_MAX {
-            self.read(topic, id, QueueOffset(from), LOOK_AHEAD_UNITS + 1, &mut units)?;
+            let count = LOOK_AHEAD_UNITS + 1;
+            self.read(&Span { topic, id, offset: from, count, patience }, &mut units)?;
             if end * UNIT_BYTES % self.file_bytes == 0 && units.len() == 1 {
                 units.extend(self.unit(topic, id, end)?);
             }

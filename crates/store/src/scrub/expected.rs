@@ -6,8 +6,8 @@ use cometmq_protocol::{QueueId, QueueOffset};
 use foldhash::{HashMap, HashMapExt};
 
 use super::ScrubRound;
-use crate::commit_log::{Identity, Wanted};
-use crate::consume_queue::{Queue, Unit};
+use crate::commit_log::{Identity, Patience, Wanted};
+use crate::consume_queue::{Queue, Span, Unit};
 use crate::disk::DiskError;
 use crate::dispatch;
 use crate::store::Store;
@@ -93,7 +93,8 @@ fn is_in_files(
         found.clear();
         while let Some((next, _)) = run.get(found.len()) {
             let before = found.len();
-            store.queues.files().read(&name, id, *next, run.len() - before, &mut found)?;
+            let (offset, count, patience) = (next.0, run.len() - before, Patience::Disk);
+            store.queues.files().read(&Span { topic: &name, id, offset, count, patience }, &mut found)?;
             if found.len() == before {
                 return Ok(false);
             }
