@@ -12,7 +12,7 @@ use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 use cometmq_store::check::{self, CheckOptions, CheckSummary, Finding};
 use cometmq_store::config_file;
-use cometmq_store::disk::{Crash, Fault, read_file};
+use cometmq_store::disk::{Chance, Crash, Fault, read_file};
 use cometmq_store::index::format::Shape;
 use cometmq_store::scrub::{ScrubCursor, ScrubRound, ScrubStep};
 use cometmq_store::{Disk, IndexOptions, KeyQuery, MemoryDisk, Patience, Store, StoreOptions};
@@ -376,7 +376,7 @@ fn ten_thousand_flipped_bits_are_each_found_or_harmless() {
     let whole = delivered(&open(&disk.crash(Crash::KeepAll)));
     let whole_by_key = found_by_key(&open(&disk.crash(Crash::KeepAll)));
     let files = files(&disk, Path::new("/s"));
-    let mut chance = Chance(7);
+    let mut chance = Chance::of(7);
     let (mut harmless, mut refused) = (0, 0);
     for round in 0..10_000 {
         let (path, bytes) = &files[chance.below(files.len() as u64) as usize];
@@ -484,16 +484,6 @@ fn a_check_names_what_is_wrong_with_the_index() {
     assert_ne!(check(&disk).1, [], "a segment that is too short");
     note.write_at(name.as_bytes(), 0).unwrap();
     assert_eq!(check(&disk).1, [], "a segment that the next start makes whole");
-}
-
-/// Chance from a seed.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod golden_store;
+mod reading;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,6 +19,7 @@ use cometmq_store::checkpoint::JavaCheckpoint;
 use cometmq_store::{RealDisk, RecoveryReport, Store, Unit};
 
 use golden_store::{ALL, CLEAN, CLEAN_4, EXTRAS, Golden, KILLED, KILLED_4, Message};
+use reading::entries;
 
 /// Tags codes from here down are addresses in Java's extension files.
 const EXTENSION_ADDRESS_MAX: i64 = i32::MIN as i64 - 1;
@@ -29,13 +31,7 @@ fn open(golden: &Golden, root: &Path) -> (Store, RecoveryReport) {
 /// All entries of a queue by offset.
 fn units(store: &Store, topic: &str, id: i32) -> BTreeMap<i64, Unit> {
     let queue = store.queue(topic, QueueId(id)).unwrap().unwrap_or_else(|| panic!("no queue {topic}/{id}"));
-    let mut units = Vec::new();
-    while queue.min() + (units.len() as i64) < queue.max() {
-        let before = units.len();
-        queue.read(queue.min() + before as i64, 7, &mut units).unwrap();
-        assert!(units.len() > before, "{topic}/{id}: no entry at {before}");
-    }
-    (queue.min().0..).zip(units).collect()
+    (queue.min().0..).zip(entries(&queue, 7)).collect()
 }
 
 fn read(store: &Store, unit: Unit) -> Vec<u8> {

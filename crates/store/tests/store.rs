@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod reading;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,8 +12,10 @@ use cometmq_protocol::message::{Record, RecordView};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 use cometmq_store::checkpoint::saved_positions;
-use cometmq_store::disk::{Crash, Fault};
+use cometmq_store::disk::{Chance, Crash, Fault};
 use cometmq_store::{AppendError, Disk, FlushPolicy, MemoryDisk, OpenError, Store, StoreOptions, Unit};
+
+use reading::each_record;
 
 const TOPIC: &str = "T";
 /// Tags code of `TagA`.
@@ -45,40 +49,14 @@ fn append(store: &Store, queue: i32, number: i64) -> Result<LogOffset, AppendErr
     Ok(placed[0].end)
 }
 
-/// Every message of a queue, read through its entries: dense offsets, whole bodies.
+/// Every message of a queue, read through its entries; returns the queue's end.
 fn read_all(store: &Store, queue: i32) -> i64 {
     let Some(handle) = store.queue(TOPIC, QueueId(queue)).unwrap() else { return 0 };
-    let mut units = Vec::new();
-    let mut next = handle.min();
-    while next < handle.max() {
-        let before = units.len();
-        handle.read(next, 32, &mut units).unwrap();
-        assert!(units.len() > before, "queue {queue}: no entry at {next} of {}", handle.max());
-        next = next + (units.len() - before) as i64;
-    }
-    let mut number = handle.min().0;
-    store
-        .read(&units, &mut Vec::new(), &mut |bytes| {
-            let record = RecordView::decode(bytes).unwrap();
-            record.check_body().unwrap();
-            assert_eq!(record.queue_offset, QueueOffset(number));
-            assert_eq!(record.body, body(queue, number), "queue {queue}, message {number}");
-            number += 1;
-            true
-        })
-        .unwrap();
-    assert_eq!(number, handle.max().0, "queue {queue}: all entries have their records");
-    number
-}
-
-/// Chance from a seed.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
+    each_record(store, &handle, 32, |record| {
+        let number = record.queue_offset.0;
+        assert_eq!(record.body, body(queue, number), "queue {queue}, message {number}");
+    });
+    handle.max().0
 }
 
 #[test]
@@ -212,49 +190,40 @@ fn live(store: &Store, chance: &mut Chance, confirmed: &mut BTreeMap<i32, i64>) 
     }
 }
 
-#[test]
-fn under_sync_flush_nothing_confirmed_is_lost_by_power_cuts() {
-    for seed in 0..1500u64 {
-        let mut chance = Chance(seed);
+/// Whether what was confirmed in one life of a store is there in the next, however it ended: four lives of each seed.
+fn assert_confirmed_stays(seeds: u64, flush: FlushPolicy, end: impl Fn(u64, u64) -> Crash) {
+    for seed in 0..seeds {
+        let mut chance = Chance::of(seed);
         let mut disk = MemoryDisk::new();
         let mut confirmed = BTreeMap::new();
         for life in 0..4 {
-            let store = open(&disk, FlushPolicy::Sync);
+            let store = open(&disk, flush);
             for (queue, count) in &confirmed {
                 let found = read_all(&store, *queue);
                 assert!(found >= *count, "seed {seed}, life {life}, queue {queue}: {found} of {count}");
             }
             live(&store, &mut chance, &mut confirmed);
             drop(store);
-            disk = disk.crash(Crash::Seeded(seed * 31 + life));
+            disk = disk.crash(end(seed, life));
             assert_entries_have_records(&disk);
         }
     }
 }
 
 #[test]
+fn under_sync_flush_nothing_confirmed_is_lost_by_power_cuts() {
+    assert_confirmed_stays(1500, FlushPolicy::Sync, |seed, life| Crash::Seeded(seed * 31 + life));
+}
+
+#[test]
 fn under_async_flush_nothing_confirmed_is_lost_by_kills() {
-    for seed in 0..500u64 {
-        let mut chance = Chance(seed);
-        let mut disk = MemoryDisk::new();
-        let mut confirmed = BTreeMap::new();
-        for life in 0..4 {
-            let store = open(&disk, FlushPolicy::Async);
-            for (queue, count) in &confirmed {
-                let found = read_all(&store, *queue);
-                assert!(found >= *count, "seed {seed}, life {life}, queue {queue}: {found} of {count}");
-            }
-            live(&store, &mut chance, &mut confirmed);
-            drop(store);
-            disk = disk.crash(Crash::KeepAll);
-        }
-    }
+    assert_confirmed_stays(500, FlushPolicy::Async, |_, _| Crash::KeepAll);
 }
 
 #[test]
 fn under_async_flush_a_power_cut_loses_a_suffix_only_and_offsets_stay_dense() {
     for seed in 0..500u64 {
-        let mut chance = Chance(seed);
+        let mut chance = Chance::of(seed);
         let mut disk = MemoryDisk::new();
         for life in 0..4 {
             let store = open(&disk, FlushPolicy::Async);
@@ -271,7 +240,7 @@ fn recovering_twice_gives_the_same_store() {
     for seed in 0..200u64 {
         let disk = MemoryDisk::new();
         let store = open(&disk, FlushPolicy::Sync);
-        live(&store, &mut Chance(seed), &mut BTreeMap::new());
+        live(&store, &mut Chance::of(seed), &mut BTreeMap::new());
         drop(store);
         let disk = disk.crash(Crash::Seeded(seed));
         let report = |disk: &MemoryDisk| {
@@ -327,7 +296,7 @@ fn whichever_call_fails_nothing_confirmed_is_lost() {
             let mut confirmed = BTreeMap::new();
             let store = open(&disk, FlushPolicy::Sync);
             disk.fail_nth(n, fault);
-            live(&store, &mut Chance(n), &mut confirmed);
+            live(&store, &mut Chance::of(n), &mut confirmed);
             drop(store);
             let store = open(&disk.crash(Crash::LoseAll), FlushPolicy::Sync);
             for (queue, count) in &confirmed {

@@ -50,10 +50,9 @@ pub const EXTRAS: Golden = Golden {
     log_directories: &["cl0", "cl1"],
     segment_bytes: 8192,
     flush: FlushPolicy::Sync,
-    clean: true,
     end: 12_242,
-    index: Shape { slots: 64, entries: 256 },
     appendable: ("GoldenSql", 1),
+    ..CLEAN
 };
 
 /// As release 4.9.7 leaves it when stopped in order: no data version in the offsets, no attributes of topics, property

@@ -1,10 +1,10 @@
 //! Power cuts, kills and failing calls: whatever happens, after recovery each key leads to its messages and no others.
 
 use cometmq_protocol::Millis;
-use cometmq_store::disk::{Crash, Fault};
+use cometmq_store::disk::{Chance, Crash, Fault};
 use cometmq_store::{AppendError, FlushPolicy, MemoryDisk, Store};
 
-use crate::keyed::{Chance, append, assert_all_found, catch_up, keyed, open, options};
+use crate::keyed::{append, assert_all_found, catch_up, keyed, open, options};
 
 /// One life of a broker: appends, writes, syncs and flushes as chance has it.
 fn live(store: &Store, chance: &mut Chance, number: &mut u64) {
@@ -30,7 +30,7 @@ fn live(store: &Store, chance: &mut Chance, number: &mut u64) {
 
 fn lives(flush: FlushPolicy, seeds: u64, crash: impl Fn(u64) -> Crash) {
     for seed in 0..seeds {
-        let mut chance = Chance(seed);
+        let mut chance = Chance::of(seed);
         let mut disk = MemoryDisk::new();
         let mut number = 0;
         for life in 0..5 {
@@ -71,15 +71,15 @@ fn whichever_call_fails_no_key_is_lost() {
             let disk = MemoryDisk::new();
             let mut number = 0;
             let store = open(&disk, options(FlushPolicy::Sync));
-            live(&store, &mut Chance(n), &mut number);
+            live(&store, &mut Chance::of(n), &mut number);
             disk.fail_nth(n, fault);
-            live(&store, &mut Chance(n + 1000), &mut number);
+            live(&store, &mut Chance::of(n + 1000), &mut number);
             // What did not fail by now does not.
             disk.heal();
             assert_all_found(&store, &format!("{fault:?} at call {n}"));
             // The disk works again: what was not written is written now.
             drop(store.flush());
-            live(&store, &mut Chance(n + 2000), &mut number);
+            live(&store, &mut Chance::of(n + 2000), &mut number);
             drop(store.close());
             drop(store);
             for crash in [Crash::LoseAll, Crash::KeepAll, Crash::Seeded(n)] {
@@ -98,7 +98,7 @@ fn a_call_that_fails_at_opening_is_an_error_or_does_no_harm() {
         let mut number = 0;
         let store = open(&disk, options(FlushPolicy::Async));
         for seed in 0..3 {
-            live(&store, &mut Chance(seed), &mut number);
+            live(&store, &mut Chance::of(seed), &mut number);
         }
         drop(store);
         let disk = disk.crash(Crash::Seeded(n));

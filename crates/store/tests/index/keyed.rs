@@ -13,6 +13,8 @@ use cometmq_store::{
     AppendError, Appended, FlushPolicy, IndexOptions, KeyQuery, MemoryDisk, Store, StoreOptions,
 };
 
+use crate::reading::each_record;
+
 pub const TOPIC: &str = "T";
 /// Small files, so that they fill up all the time and slots are shared.
 pub const SHAPE: Shape = Shape { slots: 16, entries: 40 };
@@ -86,23 +88,14 @@ pub fn find(store: &Store, topic: &str, key: &str, (begin, end): (Millis, Millis
 pub fn expected(store: &Store) -> BTreeMap<String, Vec<i64>> {
     let mut expected: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     let Some(queue) = store.queue(TOPIC, QueueId(0)).unwrap() else { return expected };
-    let mut units = Vec::new();
-    while queue.min() + (units.len() as i64) < queue.max() {
-        let next = queue.min() + units.len() as i64;
-        queue.read(next, 32, &mut units).unwrap();
-    }
-    store
-        .read(&units, &mut Vec::new(), &mut |bytes| {
-            let record = RecordView::decode(bytes).unwrap();
-            let properties = Properties(record.properties);
-            let words = properties.get(key::KEYS).unwrap_or("").split(' ').filter(|word| !word.is_empty());
-            let keys: BTreeSet<&str> = properties.get(key::UNIQ_KEY).into_iter().chain(words).collect();
-            for key in keys {
-                expected.entry(key.to_owned()).or_default().insert(0, record.log_offset.0);
-            }
-            true
-        })
-        .unwrap();
+    each_record(store, &queue, 32, |record| {
+        let properties = Properties(record.properties);
+        let words = properties.get(key::KEYS).unwrap_or("").split(' ').filter(|word| !word.is_empty());
+        let keys: BTreeSet<&str> = properties.get(key::UNIQ_KEY).into_iter().chain(words).collect();
+        for key in keys {
+            expected.entry(key.to_owned()).or_default().insert(0, record.log_offset.0);
+        }
+    });
     expected
 }
 
@@ -129,14 +122,4 @@ pub fn assert_all_found(store: &Store, context: &str) {
 /// Position behind the last record.
 pub fn end(store: &Store) -> LogOffset {
     store.log().written()
-}
-
-/// Chance from a seed.
-pub struct Chance(pub u64);
-
-impl Chance {
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
 }

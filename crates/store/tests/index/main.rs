@@ -4,6 +4,8 @@
 
 #[path = "../golden_store/mod.rs"]
 mod golden_store;
+#[path = "../reading/mod.rs"]
+mod reading;
 
 mod crashes;
 mod golden;
