@@ -19,6 +19,7 @@ pub mod reply;
 pub mod request;
 pub mod response;
 pub mod units;
+mod words;
 
 pub use body::{DataVersion, TopicConfig};
 pub use frame::{Frame, FrameError, FrameLimits, SerializeType};

@@ -35,15 +35,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header<'de>, A::Error> {
-        let mut header = Header {
-            code: 0,
-            language: Language::Java,
-            version: 0,
-            opaque: 0,
-            flag: 0,
-            remark: None,
-            fields: None,
-        };
+        let mut header = Header::unset();
         while let Some(Text(key)) = map.next_key()? {
             match key.as_ref() {
                 "code" => header.code = map.next_value::<Option<i32>>()?.unwrap_or(0),

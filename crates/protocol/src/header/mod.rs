@@ -104,6 +104,20 @@ impl<'a> Header<'a> {
         }
     }
 
+    /// One of whose JSON no key was read yet.
+    #[inline]
+    fn unset() -> Header<'a> {
+        Header {
+            code: 0,
+            language: Language::Java,
+            version: 0,
+            opaque: 0,
+            flag: 0,
+            remark: None,
+            fields: None,
+        }
+    }
+
     /// Appends a whole frame except its body, of which `body_bytes` bytes must follow.
     pub fn encode(&self, serialize_type: SerializeType, body_bytes: usize, out: &mut BytesMut) {
         let visit = |each: &mut dyn FnMut(&str, &str)| {

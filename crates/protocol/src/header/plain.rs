@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::{Fields, Header, Language};
+use crate::words::{self, WORD};
 
 /// Reads a header in the usual form.
 pub(super) fn decode(text: &str) -> Option<Header<'_>> {
@@ -16,15 +17,7 @@ pub(super) fn decode(text: &str) -> Option<Header<'_>> {
         return None;
     }
     let mut scan = Scan { text, at: 0 };
-    let mut header = Header {
-        code: 0,
-        language: Language::Java,
-        version: 0,
-        opaque: 0,
-        flag: 0,
-        remark: None,
-        fields: None,
-    };
+    let mut header = Header::unset();
     scan.expect(b'{')?;
     loop {
         let key = scan.plain_string()?;
@@ -249,12 +242,10 @@ fn escaped(bytes: &[u8]) -> Option<(String, usize)> {
         }
         let word = bytes[at..].first_chunk::<WORD>()?;
         text[length..length + WORD].copy_from_slice(word);
-        let found = specials(word);
-        if found == 0 {
+        let Some(plain) = words::first(word, specials) else {
             (at, length) = (at + WORD, length + WORD);
             continue;
-        }
-        let plain = found.trailing_zeros() as usize / 8;
+        };
         (at, length) = (at + plain, length + plain);
         if bytes[at] == b'"' {
             text.truncate(length);
@@ -266,15 +257,11 @@ fn escaped(bytes: &[u8]) -> Option<(String, usize)> {
     }
 }
 
-/// Bytes looked at together: strings are short, so calling a search function for each costs more than searching.
-const WORD: usize = 8;
-
 /// Position of the first quote or backslash from `from` on.
 fn special(bytes: &[u8], mut from: usize) -> Option<usize> {
     while let Some(word) = bytes.get(from..).and_then(|rest| rest.first_chunk::<WORD>()) {
-        let found = specials(word);
-        if found != 0 {
-            return Some(from + found.trailing_zeros() as usize / 8);
+        if let Some(at) = words::first(word, specials) {
+            return Some(from + at);
         }
         from += WORD;
     }
@@ -282,12 +269,10 @@ fn special(bytes: &[u8], mut from: usize) -> Option<usize> {
     rest.iter().position(|byte| matches!(byte, b'"' | b'\\')).map(|at| from + at)
 }
 
-/// The lowest bit set is the highest of the first byte that is a quote or a backslash.
-fn specials(word: &[u8; WORD]) -> u64 {
-    const ONES: u64 = u64::MAX / 255;
-    let word = u64::from_le_bytes(*word);
-    let zeros = |bytes: u64| bytes.wrapping_sub(ONES) & !bytes & (ONES << 7);
-    zeros(word ^ (ONES * b'"' as u64)) | zeros(word ^ (ONES * b'\\' as u64))
+/// Marks quotes and backslashes.
+#[inline(always)]
+fn specials(word: u64) -> u64 {
+    words::equal(word, b'"') | words::equal(word, b'\\')
 }
 
 /// The character that the bytes behind a backslash mean, and how many they are. Escapes beyond Latin-1 are left to the

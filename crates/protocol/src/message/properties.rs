@@ -2,6 +2,8 @@
 //!
 //! The order means nothing and of two equal names the last wins, as in the map that Java reads it into.
 
+use crate::words::{self, WORD};
+
 /// Property names that the broker and the clients give a meaning.
 pub mod key {
     /// Keys under which a message can be looked up, blank-separated.
@@ -105,17 +107,13 @@ pub fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
 /// function for each costs more than searching.
 #[inline]
 fn separator(text: &[u8], mut from: usize) -> usize {
-    const WORD: usize = 8;
-    const ONES: u64 = u64::MAX / 255;
     while let Some(word) = text.get(from..).and_then(|rest| rest.first_chunk::<WORD>()) {
-        let word = u64::from_le_bytes(*word);
-        // The lowest bit set is the highest of the first byte below 3.
-        let found = word.wrapping_sub(ONES * 3) & !word & (ONES << 7);
-        if found == 0 {
+        // Zeros, too, are below 3.
+        let Some(at) = words::first(word, |word| words::below(word, VALUE_END + 1)) else {
             from += WORD;
             continue;
-        }
-        from += found.trailing_zeros() as usize / 8;
+        };
+        from += at;
         if text[from] != 0 {
             return from;
         }
