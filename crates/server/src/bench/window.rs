@@ -34,6 +34,17 @@ pub(super) trait Load {
     fn waits(&self) -> bool;
 }
 
+/// Where a [`Load`] is in its run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Requests are made, and replies do not count yet.
+    Warmup,
+    /// Replies count.
+    Measured,
+    /// Nothing counts any more, and no request is made.
+    Closed,
+}
+
 /// How a run ends before its time: everything is done, or something broke.
 #[derive(Debug)]
 pub(super) struct Goal(watch::Sender<Option<Result<(), String>>>);

@@ -13,6 +13,7 @@ use hdrhistogram::Histogram;
 
 use super::super::head::refusal;
 use super::super::report::histogram;
+use super::super::window::Phase;
 
 /// Most bytes of a reply that a 5.x client asks for.
 const REPLY_BYTES_MAX: i32 = 262_144;
@@ -83,13 +84,6 @@ impl Tally {
         self.first_gap
             .get_or_insert_with(|| format!("queue {queue} goes on with {found} where {expected} is next"));
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Warmup,
-    Measured,
-    Closed,
 }
 
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use hdrhistogram::Histogram;
 
 use super::super::head::{Head, refusal};
 use super::super::report::histogram;
+use super::super::window::Phase;
 use super::schedule::Schedule;
 use super::template::{OPAQUE_MAX, OPAQUE_MIN, Stamp, Templates};
 
@@ -74,13 +75,6 @@ impl Tally {
         self.first_failure = self.first_failure.take().or_else(|| other.first_failure.clone());
         self.latency.add(&other.latency).expect("all histograms have the same bounds");
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Warmup,
-    Measured,
-    Closed,
 }
 
 /// A request that may be in flight.
