@@ -220,8 +220,7 @@ pub(super) async fn killed(job: &Job) -> Result<Outcome> {
         ms(restarts.at(0.5)),
         ms(restarts.at(1.0))
     ));
-    let (mut broker, wire) = setup.start_and_connect().await?;
-    let (findings, _) = broker.needed_by(verify::read_back(&wire, TOPIC, QUEUES, &[], &ledger)).await??;
+    let (mut broker, findings) = verify::restart(&setup, TOPIC, QUEUES, &ledger).await?;
     outcome.read_back(&findings);
     broker.kill()?;
     Ok(outcome)

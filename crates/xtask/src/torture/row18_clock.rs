@@ -71,8 +71,7 @@ pub(super) async fn run(job: &Job) -> Result<Outcome> {
     outcome
         .check(backwards == 0, || format!("{backwards} store times are before that of the message before"));
     broker.kill()?;
-    let (mut broker, wire) = setup.start_and_connect().await?;
-    let (findings, _) = broker.needed_by(verify::read_back(&wire, TOPIC, QUEUES, &[], &ledger)).await??;
+    let (mut broker, findings) = verify::restart(&setup, TOPIC, QUEUES, &ledger).await?;
     outcome.read_back(&findings);
     broker.kill()?;
     Ok(outcome)

@@ -120,9 +120,8 @@ impl Cut<'_> {
         broker.kill()?;
         if again {
             // Recovering what was recovered gives the same.
-            let (mut broker, wire) = setup.start_and_connect().await.context("the second time")?;
-            let reading = verify::read_back(&wire, TOPIC, QUEUES, &[], &ledger);
-            let (second, _) = broker.needed_by(reading).await??;
+            let restarted = verify::restart(setup, TOPIC, QUEUES, &ledger).await;
+            let (mut broker, second) = restarted.context("the second time")?;
             let (first, second) = (findings.summary(), second.summary());
             outcome.check(first == second, || format!("recovered twice: {first}, then {second}"));
             broker.kill()?;

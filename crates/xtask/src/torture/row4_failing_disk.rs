@@ -229,9 +229,8 @@ fn lost(log: &Path, ledger: &Ledger) -> Result<u64> {
 
 /// Our broker on what the power cut left: everything acknowledged is served.
 async fn restart(setup: &Setup, ledger: &Ledger, outcome: &mut Outcome) -> Result<()> {
-    let (mut broker, wire) = setup.start_and_connect().await.context("on what the power cut left")?;
-    let reading = verify::read_back(&wire, TOPIC, QUEUES, &[], ledger);
-    let (findings, _) = broker.needed_by(reading).await??;
+    let restarted = verify::restart(setup, TOPIC, QUEUES, ledger).await;
+    let (mut broker, findings) = restarted.context("on what the power cut left")?;
     outcome.read_back(&findings);
     let status = broker.stop()?;
     ensure!(status.success(), "the broker on the good copy did not stop in order ({status})");

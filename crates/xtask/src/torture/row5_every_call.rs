@@ -170,9 +170,7 @@ impl Life {
         }
         let mut healthy = self.setup.clone();
         healthy.environment.clear();
-        let (mut broker, wire) = healthy.start_and_connect().await?;
-        let reading = verify::read_back(&wire, TOPIC, QUEUES, &[], ledger);
-        let (findings, _) = broker.needed_by(reading).await??;
+        let (mut broker, findings) = verify::restart(&healthy, TOPIC, QUEUES, ledger).await?;
         outcome.read_back(&findings);
         broker.kill()
     }

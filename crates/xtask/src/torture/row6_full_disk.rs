@@ -78,11 +78,8 @@ pub(super) async fn run(job: &Job) -> Result<Outcome> {
     report(&tally, &recoveries, &ledger, &mut outcome, job.server);
     let _ = std::fs::remove_file(&filler);
     broker.kill()?;
-    let (mut broker, wire) = setup.start_and_connect().await?;
-    let reading = verify::read_back(&wire, TOPIC, QUEUES, &[], &ledger);
-    let (findings, _) = broker.needed_by(reading).await??;
+    let (mut broker, findings) = verify::restart(&setup, TOPIC, QUEUES, &ledger).await?;
     outcome.read_back(&findings);
-    drop(wire);
     let status = broker.stop()?;
     if job.server == Server::Binary {
         outcome.check(status.success(), || format!("the broker did not stop in order ({status})"));

@@ -79,8 +79,7 @@ pub(super) async fn run(job: &Job) -> Result<Outcome> {
         format!("{} reads: a slow disk must not slow them, limit p99 {}", reads.len(), ms(READ_P99_MAX))
     });
     broker.kill()?;
-    let (mut broker, wire) = setup.start_and_connect().await?;
-    let (findings, _) = broker.needed_by(verify::read_back(&wire, TOPIC, QUEUES, &[], &ledger)).await??;
+    let (mut broker, findings) = verify::restart(&setup, TOPIC, QUEUES, &ledger).await?;
     outcome.read_back(&findings);
     broker.kill()?;
     Ok(outcome)

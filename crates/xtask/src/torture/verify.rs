@@ -3,6 +3,7 @@
 use anyhow::Result;
 use cometmq_protocol::message::record::records;
 
+use super::broker::{Broker, Setup};
 use super::ledger::{Findings, Ledger, ReadBack};
 use crate::wire::Wire;
 
@@ -21,6 +22,19 @@ pub(super) async fn read_back(
         ends.push(read_queue(wire, topic, queue, first, &mut read_back).await?);
     }
     Ok((read_back.finish(), ends))
+}
+
+/// Starts the broker again and holds all that it serves against the ledger. It runs on: how it ends is the caller's
+/// business.
+pub(super) async fn restart(
+    setup: &Setup,
+    topic: &str,
+    queues: i32,
+    ledger: &Ledger,
+) -> Result<(Broker, Findings)> {
+    let (mut broker, wire) = setup.start_and_connect().await?;
+    let (findings, _) = broker.needed_by(read_back(&wire, topic, queues, &[], ledger)).await??;
+    Ok((broker, findings))
 }
 
 async fn read_queue(
