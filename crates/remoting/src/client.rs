@@ -20,8 +20,9 @@ use tokio::time::timeout;
 
 use crate::budget::Budget;
 use crate::close::CloseReason;
-use crate::connection::{self, Connection, Handler, Side};
+use crate::connection::{self, Connection, Handler, Side, Task};
 use crate::out::Out;
+use crate::socket::Socket;
 
 /// Most requests of one connection that wait for their replies.
 const PENDING_MAX: usize = 65_536;
@@ -154,12 +155,13 @@ pub async fn dial(
         }
     };
     let _ = stream.set_nodelay(true);
-    let stream = Arc::new(stream);
+    let socket = Socket::new(stream);
     // A client's outbox has a bound, and what it refuses costs nobody else.
     let budget = Arc::new(Budget::new(usize::MAX));
-    let connection = Connection::new(&stream, options.outbox_bytes_max, budget).map_err(failed)?;
+    let connection = Connection::new(&socket, options.outbox_bytes_max, budget).map_err(failed)?;
     // Ends when the connection is closed; `ClientConnection::closed` waits for that.
-    tokio::spawn(connection::run(stream, connection.clone(), handler, options.limits, Side::Client));
+    let task = Task::new(socket, connection.clone(), handler, options.limits, Side::Client);
+    tokio::spawn(connection::run(task));
     Ok(connection)
 }
 

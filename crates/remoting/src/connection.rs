@@ -9,17 +9,17 @@
 //! two full pipes would wait for each other.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::{fmt, io};
 
 use bytes::{Bytes, BytesMut};
 use cometmq_protocol::{ConnectionId, Frame, FrameLimits, Peer, frame};
-use tokio::net::TcpStream;
 
 use crate::budget::{Budget, Share};
 use crate::close::CloseReason;
 use crate::out::Out;
+use crate::socket::{Lent, Socket};
 
 /// Read size of a connection that was quiet: enough for heartbeats and the like.
 const CHUNK_BYTES_MIN: usize = 4 * 1024;
@@ -65,8 +65,6 @@ pub struct Connection(Arc<Shared>);
 
 struct Shared {
     peer: Peer,
-    /// The task's; others write to it only while they have [`Outbox::writing`].
-    stream: Weak<TcpStream>,
     outbox_bytes_max: usize,
     outbox: Mutex<Outbox>,
     /// Bytes handed over by the handler or by `push` that the socket has not taken.
@@ -88,6 +86,8 @@ struct Outbox {
     out: Out,
     /// Whose frames are on their way to the socket, perhaps halfway.
     writing: Writing,
+    /// The task's socket; others write to it only while they have `writing`.
+    socket: Lent,
     waker: Option<Waker>,
     close: Option<CloseReason>,
     stopping: bool,
@@ -109,7 +109,7 @@ enum Writing {
 
 impl Connection {
     pub(crate) fn new(
-        stream: &Arc<TcpStream>,
+        socket: &Socket,
         outbox_bytes_max: usize,
         budget: Arc<Budget>,
     ) -> io::Result<Connection> {
@@ -119,16 +119,12 @@ impl Connection {
             address.set_ip(address.ip().to_canonical());
             address
         };
-        let peer = Peer {
-            connection: ConnectionId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
-            remote: canonical(stream.peer_addr()?),
-            local: canonical(stream.local_addr()?),
-        };
+        let [remote, local] = socket.addresses()?.map(canonical);
+        let peer = Peer { connection: ConnectionId(NEXT_ID.fetch_add(1, Ordering::Relaxed)), remote, local };
         Ok(Connection(Arc::new(Shared {
             peer,
-            stream: Arc::downgrade(stream),
             outbox_bytes_max,
-            outbox: Mutex::default(),
+            outbox: Mutex::new(Outbox { socket: socket.lend(), ..Outbox::default() }),
             queued_bytes: AtomicUsize::new(0),
             quiet_rounds: AtomicU32::new(0),
             budget,
@@ -171,7 +167,7 @@ impl Connection {
     pub fn push_now(&self, bytes: Bytes) {
         let mut outbox = self.outbox();
         let is_free = outbox.close.is_none() && outbox.writing == Writing::Nobody && outbox.out.is_empty();
-        let (true, Some(stream)) = (is_free, self.0.stream.upgrade()) else {
+        let (true, Some(socket)) = (is_free, outbox.socket.upgrade()) else {
             drop(outbox);
             return self.push(bytes);
         };
@@ -181,7 +177,7 @@ impl Connection {
         self.0.queued_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
         out.push_bytes(bytes);
         while !out.is_empty() {
-            match out.write(&stream) {
+            match out.write(socket.as_ref().as_ref()) {
                 Ok(bytes) if bytes > 0 => self.moved(bytes),
                 // What the socket has against it the task will find as well.
                 Ok(_) | Err(_) => break,
@@ -291,29 +287,13 @@ pub(crate) enum Side {
     Client,
 }
 
-/// Carries `stream` until it ends. Whatever happens, the handler learns of the connection's end.
-pub(crate) async fn run(
-    stream: Arc<TcpStream>,
-    connection: Connection,
-    handler: Arc<dyn Handler>,
-    limits: FrameLimits,
-    side: Side,
-) -> (CloseReason, Arc<TcpStream>) {
-    let mut task = Task {
-        end: End { connection, handler },
-        stream,
-        limits,
-        side,
-        input: BytesMut::new(),
-        chunk_bytes: CHUNK_BYTES_MIN,
-        frames: Vec::new(),
-        out: Out::new(),
-    };
+/// Carries a connection until it ends. Whatever happens, the handler learns of that.
+pub(crate) async fn run(mut task: Task) -> (CloseReason, Socket) {
     task.end.handler.connected(&task.end.connection);
     let reason = std::future::poll_fn(|cx| task.poll(cx)).await;
     task.end.connection.close(reason.clone());
     let reason = task.end.connection.close_reason().unwrap_or(reason);
-    (reason, task.stream)
+    (reason, task.socket)
 }
 
 /// Tells the handler that the connection ended, also when the handler itself panicked in the task.
@@ -335,9 +315,10 @@ impl Drop for End {
     }
 }
 
-struct Task {
+/// What reads and writes one connection, with all that is halfway.
+pub(crate) struct Task {
     end: End,
-    stream: Arc<TcpStream>,
+    socket: Socket,
     limits: FrameLimits,
     side: Side,
     input: BytesMut,
@@ -348,6 +329,25 @@ struct Task {
 }
 
 impl Task {
+    pub(crate) fn new(
+        socket: Socket,
+        connection: Connection,
+        handler: Arc<dyn Handler>,
+        limits: FrameLimits,
+        side: Side,
+    ) -> Task {
+        Task {
+            end: End { connection, handler },
+            socket,
+            limits,
+            side,
+            input: BytesMut::new(),
+            chunk_bytes: CHUNK_BYTES_MIN,
+            frames: Vec::new(),
+            out: Out::new(),
+        }
+    }
+
     /// Moves what can be moved; ready when the connection has to end.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         loop {
@@ -424,10 +424,8 @@ impl Task {
             return Poll::Ready(Ok(false));
         }
         while !self.out.is_empty() {
-            let taken = self
-                .stream
-                .poll_write_ready(cx)
-                .map(|ready| ready.and_then(|()| self.out.write(&self.stream)));
+            let stream = self.socket.stream();
+            let taken = stream.poll_write_ready(cx).map(|ready| ready.and_then(|()| self.out.write(stream)));
             match taken {
                 Poll::Ready(Ok(0)) => {
                     return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
@@ -461,26 +459,19 @@ impl Task {
         let is_halfway =
             matches!(self.end.connection.outbox().writing, Writing::Pusher { .. } | Writing::Rest);
         if !self.out.is_empty() && !vain && !is_halfway {
-            let _ = self.out.write(&self.stream);
+            let _ = self.out.write(self.socket.stream());
         }
     }
 
     /// Reads once, cuts every complete frame, hands them in.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
-        let (bytes, spare) = loop {
-            // The buffer is made only when something is there to read.
-            ready!(self.stream.poll_read_ready(cx))?;
-            self.reserve();
-            let spare = self.input.capacity() - self.input.len();
-            match self.stream.try_read_buf(&mut self.input) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => break (read?, spare),
-            }
-        };
+        let (limits, chunk_bytes) = (self.limits, self.chunk_bytes);
+        let reserve = |input: &mut BytesMut| reserve(input, limits, chunk_bytes);
+        let bytes = ready!(self.socket.poll_read(cx, &mut self.input, reserve))?;
         if bytes == 0 {
             return Poll::Ready(Err(CloseReason::PeerClosed));
         }
-        if bytes >= spare {
+        if self.input.len() == self.input.capacity() {
             self.chunk_bytes = (self.chunk_bytes * 4).min(CHUNK_BYTES_MAX);
         }
         self.shared().quiet_rounds.store(0, Ordering::Relaxed);
@@ -505,19 +496,6 @@ impl Task {
         Poll::Ready(Err(nonsense.into()))
     }
 
-    /// Room for the next read: for the rest of an announced frame, but never more than doubling what really came.
-    fn reserve(&mut self) {
-        let have = self.input.len();
-        let missing = match frame::needed(&self.input, self.limits) {
-            Ok(Some(total)) => total.saturating_sub(have).min(have.max(CHUNK_BYTES_MAX)),
-            Ok(None) | Err(_) => 0,
-        };
-        let least = missing.max(self.chunk_bytes / 4);
-        if self.input.capacity() - have < least {
-            self.input.reserve(missing.max(self.chunk_bytes));
-        }
-    }
-
     fn dispatch(&mut self) -> Result<(), CloseReason> {
         let (frames_before, bytes_before) = (self.frames.len(), self.out.len());
         let result = self.end.handler.frames(&self.end.connection, &mut self.frames, &mut self.out);
@@ -540,5 +518,18 @@ impl Task {
         self.out.trim();
         let kept = self.input.capacity() > 0 || self.frames.capacity() > 0 || self.out.has_buffers();
         self.shared().buffered.store(kept, Ordering::Relaxed);
+    }
+}
+
+/// Room for the next read: for the rest of an announced frame, but never more than doubling what really came.
+fn reserve(input: &mut BytesMut, limits: FrameLimits, chunk_bytes: usize) {
+    let have = input.len();
+    let missing = match frame::needed(input, limits) {
+        Ok(Some(total)) => total.saturating_sub(have).min(have.max(CHUNK_BYTES_MAX)),
+        Ok(None) | Err(_) => 0,
+    };
+    let least = missing.max(chunk_bytes / 4);
+    if input.capacity() - have < least {
+        input.reserve(missing.max(chunk_bytes));
     }
 }

@@ -4,9 +4,9 @@
 //! [`Handler`] once, and writes what the handler answered in one system call. Other threads hand frames in through
 //! [`Connection::push`]. Batching comes from load itself, never from waiting.
 //!
-//! Suggested reading order: [`out`] is what a connection has to write, [`connection`] the task and the handle that
-//! others hold, `budget` what all of them may hold for peers that do not read, [`close`] why connections end and how that is logged, [`server`] listens, [`client`] connects and
-//! matches replies to requests.
+//! Suggested reading order: [`out`] is what a connection has to write, `socket` where to, [`connection`] the task and
+//! the handle that others hold, `budget` what all of them may hold for peers that do not read, [`close`] why
+//! connections end and how that is logged, [`server`] listens, [`client`] connects and matches replies to requests.
 //!
 //! Invariants: a peer costs memory for bytes that it really sent; whoever does not read is cut off at a bound; a
 //! peer that speaks nonsense loses its own connection only; an idle connection keeps no buffers.
@@ -19,6 +19,7 @@ pub mod close;
 pub mod connection;
 pub mod out;
 pub mod server;
+mod socket;
 
 pub use client::{ClientConnection, ClientOptions, Incoming, RemotingError, Response, dial};
 pub use close::CloseReason;

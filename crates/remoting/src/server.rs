@@ -8,14 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cometmq_protocol::{ConnectionId, FrameLimits, Peer};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::budget::Budget;
 use crate::close::{CloseLog, CloseReason};
-use crate::connection::{self, Connection, Handler, Side};
+use crate::connection::{self, Connection, Handler, Side, Task};
+use crate::socket::Socket;
 
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -121,7 +122,7 @@ impl Server {
 }
 
 fn listen(address: SocketAddr) -> io::Result<StdListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restart must not wait for the old connections' TIME_WAIT.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -218,32 +219,32 @@ fn admit(stream: TcpStream, registry: &Arc<Registry>, handler: &Arc<dyn Handler>
     // Fails when the peer is gone already.
     let (outbox, budget) = (registry.options.outbox_bytes_max, registry.budget.clone());
     let _ = stream.set_nodelay(true);
-    let stream = Arc::new(stream);
-    let Ok(connection) = Connection::new(&stream, outbox, budget) else { return };
+    let socket = Socket::new(stream);
+    let Ok(connection) = Connection::new(&socket, outbox, budget) else { return };
     let entry = match registry.enter(&connection) {
         Ok(entry) => entry,
         Err(reason) => return registry.log.report(connection.peer(), &reason),
     };
-    let (handler, limits) = (handler.clone(), registry.options.limits);
+    let task = Task::new(socket, connection, handler.clone(), registry.options.limits, Side::Server);
     // Not awaited by handle: `stop` waits until every entry has left the registry.
     tokio::spawn(async move {
-        let (reason, stream) = connection::run(stream, connection, handler, limits, Side::Server).await;
+        let (reason, socket) = connection::run(task).await;
         if matches!(reason, CloseReason::Stopping) {
             // Boxed, or every connection would carry its buffer along.
-            Box::pin(linger(stream)).await;
+            Box::pin(linger(socket)).await;
         }
         drop(entry);
     });
 }
 
 /// Closes so that the peer can still read what was written: a socket closed with unread input resets instead.
-async fn linger(stream: Arc<TcpStream>) {
+async fn linger(socket: Socket) {
     let discard = async {
-        SockRef::from(&*stream).shutdown(Shutdown::Write)?;
+        SockRef::from(socket.stream()).shutdown(Shutdown::Write)?;
         let mut scrap = [0; 1024];
         loop {
-            stream.readable().await?;
-            match stream.try_read(&mut scrap) {
+            socket.stream().readable().await?;
+            match socket.stream().try_read(&mut scrap) {
                 Ok(0) => return io::Result::Ok(()),
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                 Ok(_) | Err(_) => {}

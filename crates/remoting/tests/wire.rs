@@ -32,6 +32,7 @@ struct Echo {
     connections: Mutex<Vec<Connection>>,
     held: Mutex<Vec<(Connection, i32)>>,
     ended: Mutex<Vec<String>>,
+    frames: AtomicUsize,
     queued_max: AtomicUsize,
     /// Take one frame per call only.
     one_by_one: AtomicBool,
@@ -50,6 +51,7 @@ impl Handler for Echo {
     ) -> Result<(), CloseReason> {
         let count = if self.one_by_one.load(Ordering::Relaxed) { 1 } else { frames.len() };
         for frame in frames.drain(..count) {
+            self.frames.fetch_add(1, Ordering::Relaxed);
             let header = Header::decode(&frame)?;
             match header.code {
                 ECHO => {
@@ -207,6 +209,27 @@ async fn a_frame_that_comes_byte_by_byte_is_answered() {
         tokio::task::yield_now().await;
     }
     assert_eq!(read_frames(&mut stream, 1).await[0].body, "slow");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_that_comes_with_the_end_is_taken_and_the_end_is_seen() {
+    const ROUNDS: usize = 2000;
+    let server = serve(ServerOptions::default());
+    for round in 1..=ROUNDS {
+        let body = vec![1; round * 17 % 9000];
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(&request(ECHO, 1, &body)).await.unwrap();
+        stream.shutdown().await.unwrap();
+        if round % 2 == 0 {
+            let mut all = Vec::new();
+            // Ends only if the server has seen the end.
+            within(stream.read_to_end(&mut all)).await.unwrap();
+            assert!(all == response(1, &body), "{} bytes came", all.len());
+        }
+    }
+    until(|| server.handler.ended.lock().unwrap().len() == ROUNDS).await;
+    assert_eq!(server.handler.frames.load(Ordering::Relaxed), ROUNDS);
     server.stop().await;
 }
 
