@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bytes::Bytes;
 use cometmq_protocol::{Fields, Frame, Header, SerializeType};
-use cometmq_remoting::{ClientOptions, CloseReason, Connection, Handler, Out, Server, ServerOptions, dial};
+use cometmq_remoting::{
+    ClientOptions, CloseReason, Connection, Handler, Out, Server, ServerOptions, Workers, dial,
+};
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -61,7 +63,8 @@ async fn serve(address: &str) -> anyhow::Result<()> {
             (frames, cpu) = (now_frames, now_cpu);
         }
     };
-    Ok(server.serve(echo, shutdown).await?)
+    let workers = Workers::start(std::thread::available_parallelism()?, || ())?;
+    Ok(server.serve(&workers, echo, shutdown).await?)
 }
 
 /// Answers each reply with the next request.

@@ -26,7 +26,8 @@ const CHUNK_BYTES_MIN: usize = 4 * 1024;
 /// Read size of a busy connection.
 const CHUNK_BYTES_MAX: usize = 64 * 1024;
 
-/// What is done with frames. Called on the runtime's workers: no call may block for long.
+/// What is done with frames. Called on a worker's thread, which carries other connections as well: no call may block for
+/// long.
 pub trait Handler: Send + Sync + 'static {
     /// A connection is there; called before any of its frames.
     fn connected(&self, connection: &Connection) {

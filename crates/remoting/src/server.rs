@@ -17,6 +17,7 @@ use crate::budget::Budget;
 use crate::close::{CloseLog, CloseReason};
 use crate::connection::{self, Connection, Handler, Side, Task};
 use crate::socket::Socket;
+use crate::workers::{Crew, Seat, Workers};
 
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -99,9 +100,11 @@ impl Server {
     /// Serves until `shutdown` is ready, then stops in order: accepts nothing more, reads nothing more, waits until
     /// the handler has answered what it has taken and peers have read it (at most `stop_timeout`), and closes.
     ///
+    /// Connections are carried by `workers`; what is polled here accepts them and looks after them all.
     /// An error comes only before the first connection is accepted.
     pub async fn serve(
         self,
+        workers: &Workers,
         handler: Arc<dyn Handler>,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
@@ -110,7 +113,7 @@ impl Server {
         let mut tasks = JoinSet::new();
         for listener in self.listeners {
             let listener = TcpListener::from_std(listener)?;
-            tasks.spawn(accept(listener, registry.clone(), handler.clone()));
+            tasks.spawn(accept(listener, registry.clone(), workers.crew(), handler.clone()));
         }
         tasks.spawn(sweep(registry.clone()));
         tasks.spawn(relieve(registry.clone()));
@@ -195,10 +198,13 @@ impl Drop for CloseAll {
     }
 }
 
-async fn accept(listener: TcpListener, registry: Arc<Registry>, handler: Arc<dyn Handler>) {
+async fn accept(listener: TcpListener, registry: Arc<Registry>, crew: Arc<Crew>, handler: Arc<dyn Handler>) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => admit(stream, &registry, &handler),
+            Ok((stream, _)) => {
+                // Fails when the peer is gone already.
+                let _ = admit(stream, &registry, &crew, &handler);
+            }
             Err(error) if is_peers(&error) => {}
             Err(error) => {
                 // Out of descriptors, most likely: those in use become free, so wait for that instead of spinning.
@@ -215,26 +221,36 @@ fn is_peers(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-fn admit(stream: TcpStream, registry: &Arc<Registry>, handler: &Arc<dyn Handler>) {
-    // Fails when the peer is gone already.
-    let (outbox, budget) = (registry.options.outbox_bytes_max, registry.budget.clone());
+fn admit(
+    stream: TcpStream,
+    registry: &Arc<Registry>,
+    crew: &Crew,
+    handler: &Arc<dyn Handler>,
+) -> io::Result<()> {
     let _ = stream.set_nodelay(true);
-    let socket = Socket::new(stream);
-    let Ok(connection) = Connection::new(&socket, outbox, budget) else { return };
+    let worker = crew.least();
+    let socket = worker.adopt(stream.into_std()?)?;
+    let options = &registry.options;
+    let connection = Connection::new(&socket, options.outbox_bytes_max, registry.budget.clone())?;
     let entry = match registry.enter(&connection) {
         Ok(entry) => entry,
-        Err(reason) => return registry.log.report(connection.peer(), &reason),
+        Err(reason) => {
+            registry.log.report(connection.peer(), &reason);
+            return Ok(());
+        }
     };
-    let task = Task::new(socket, connection, handler.clone(), registry.options.limits, Side::Server);
+    let seat = Seat::take(worker.clone(), &connection);
+    let task = Task::new(socket, connection, handler.clone(), options.limits, Side::Server);
     // Not awaited by handle: `stop` waits until every entry has left the registry.
-    tokio::spawn(async move {
+    worker.spawn(async move {
         let (reason, socket) = connection::run(task).await;
         if matches!(reason, CloseReason::Stopping) {
             // Boxed, or every connection would carry its buffer along.
             Box::pin(linger(socket)).await;
         }
-        drop(entry);
+        drop((entry, seat));
     });
+    Ok(())
 }
 
 /// Closes so that the peer can still read what was written: a socket closed with unread input resets instead.

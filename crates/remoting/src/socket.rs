@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-/// A socket, watched by the runtime.
+/// A socket that the runtime watches at whose side it was made.
 #[derive(Debug)]
 pub(crate) struct Socket {
     reader: OwnedReadHalf,

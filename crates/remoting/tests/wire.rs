@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use cometmq_protocol::{Fields, Frame, FrameLimits, Header, Peer, Reply, SerializeType, frame};
 use cometmq_remoting::{
     ClientConnection, ClientOptions, CloseReason, Connection, Handler, Incoming, Out, RemotingError, Server,
-    ServerOptions,
+    ServerOptions, Workers,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -152,7 +152,11 @@ fn serve(options: ServerOptions) -> Running {
     let address = server.local_addresses().unwrap()[0];
     let handler = Arc::new(Echo::default());
     let (stop, stopped) = oneshot::channel();
-    let served = tokio::spawn(server.serve(handler.clone(), async move { drop(stopped.await) }));
+    let echo = handler.clone();
+    let served = tokio::spawn(async move {
+        let workers = Workers::start(2.try_into().unwrap(), || ())?;
+        server.serve(&workers, echo, async move { drop(stopped.await) }).await
+    });
     Running { address, handler, stop, served }
 }
 

@@ -18,7 +18,7 @@ use cometmq_protocol::{
     Fields, Frame, Header, LogOffset, Millis, QueueId, QueueOffset, Reply, Request, ResponseCode,
     SerializeType,
 };
-use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions};
+use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions, Workers};
 use tokio::task::JoinSet;
 
 /// Queue of a broker: broker name, topic, number.
@@ -113,7 +113,8 @@ fn serve(broker: &str, state: &Arc<Mutex<State>>, tasks: &mut JoinSet<()>) -> St
     let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], ServerOptions::default()).unwrap();
     let address = server.local_addresses().unwrap()[0].to_string();
     let node = Arc::new(Node { broker: broker.to_owned(), state: state.clone() });
-    tasks.spawn(async move { server.serve(node, std::future::pending()).await.unwrap() });
+    tasks
+        .spawn(async move { server.serve(&Workers::current(), node, std::future::pending()).await.unwrap() });
     address
 }
 

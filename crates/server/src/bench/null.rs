@@ -1,6 +1,6 @@
 //! `cometmq bench null`: a server that answers what a producer needs and stores nothing.
 //!
-//! The yardstick for a broker: the same sockets and framing, a constant reply. Of a header it reads only what a reply
+//! The yardstick for a broker: the same sockets, workers and framing, a constant reply. Of a header it reads only what a reply
 //! needs.
 
 use std::borrow::Cow;
@@ -16,8 +16,10 @@ use cometmq_protocol::body::topic::permission;
 use cometmq_protocol::headers::send::SendMessageReply;
 use cometmq_protocol::{Frame, Header, Reply, RequestCode, SerializeType};
 use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions};
+use tokio::runtime::Builder;
 
 use super::head::Head;
+use crate::roles::workers;
 
 /// Flags of `cometmq bench null`.
 #[derive(Debug, Args)]
@@ -32,9 +34,10 @@ pub(crate) fn run(args: &NullArgs) -> Result<ExitCode> {
     let address = SocketAddr::from(([127, 0, 0, 1], args.port));
     let server = Server::bind(&[address], ServerOptions::default())?;
     println!("null broker (stores nothing) and its name server on {address}");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    let workers = workers::start()?;
+    let runtime = Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let handler = Arc::new(Null { address });
-    runtime.block_on(server.serve(handler, async { drop(tokio::signal::ctrl_c().await) }))?;
+    runtime.block_on(server.serve(&workers, handler, async { drop(tokio::signal::ctrl_c().await) }))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -300,7 +300,7 @@ pub(super) const NAMESRV: &[Group] = &[
 ];
 
 const THREADS_OF_SOCKETS: Group = Group {
-    reason: "one runtime with a thread for each core carries all connections",
+    reason: "a thread for each core carries its part of the connections, with a runtime of its own",
     keys:
         "serverWorkerThreads serverCallbackExecutorThreads serverSelectorThreads serverNettyWorkerGroupEnable
         useEpollNativeSelector clientWorkerThreads clientCallbackExecutorThreads disableCallbackExecutor

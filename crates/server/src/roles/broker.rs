@@ -12,7 +12,7 @@ use cometmq_broker::query::QueryRules;
 use cometmq_broker::retention::RetentionRules;
 use cometmq_broker::{Broker, BrokerConfig, ColdPull, Delivery, Effects, Memory, SlowRequest, Turn};
 use cometmq_protocol::{ConnectionId, Frame, LogOffset};
-use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions};
+use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions, Workers};
 use cometmq_store::index::format::Shape;
 use cometmq_store::scrub::{ScrubCursor, ScrubStep};
 use cometmq_store::{FlushPolicy, IndexOptions, RealDisk, RecoveryReport, StoreOptions};
@@ -176,10 +176,10 @@ impl BrokerRole {
     }
 
     /// Serves until asked to stop, then takes itself off the name servers, answers what is in flight and closes.
-    pub(super) async fn run(self, stop: watch::Receiver<bool>) -> Result<()> {
+    pub(super) async fn run(self, workers: &Workers, stop: watch::Receiver<bool>) -> Result<()> {
         let BrokerRole { server, shell, registration, threads, stopped, boot_line: _ } = self;
         let registered = registration.run(wait(stop.clone()));
-        let served = server.serve(Arc::clone(&shell) as Arc<dyn Handler>, wait(stop));
+        let served = server.serve(workers, Arc::clone(&shell) as Arc<dyn Handler>, wait(stop));
         let ((), served) = tokio::join!(registered, served);
         let signals = [&shell.sync, &shell.housekeeping, &shell.flushing, &shell.scrubbing];
         signals.iter().for_each(|signal| signal.end());

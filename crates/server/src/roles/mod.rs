@@ -6,15 +6,16 @@ mod machine;
 mod namesrv;
 mod pace;
 mod registration;
-mod workers;
+pub(crate) mod workers;
 
-use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use cometmq_remoting::Workers;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -46,14 +47,15 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode> {
     }
     let broker_settings: BrokerSettings = load(args.config.as_deref(), &broker_overrides)?;
     let namesrv_settings: NamesrvSettings = load(None, &namesrv_overrides)?;
-    run(async move |stop| {
+    run(async move |stop, workers| {
         let own = SocketAddr::new(reachable(namesrv_settings.bind_address), namesrv_settings.listen_port);
         let namesrv = namesrv::NamesrvRole::start(&namesrv_settings)?;
         let broker = broker::BrokerRole::start(&broker_settings, Some(own)).await?;
         broker.announce_boot();
         // The broker goes first, so that it can still tell the name server.
         let (broker_stop, namesrv_stop) = (stop.clone(), broker.stopped());
-        let (broker, namesrv) = tokio::join!(broker.run(broker_stop), namesrv.run(namesrv_stop));
+        let (broker, namesrv) =
+            tokio::join!(broker.run(workers, broker_stop), namesrv.run(workers, namesrv_stop));
         broker.and(namesrv)
     })
 }
@@ -65,7 +67,7 @@ pub(crate) fn namesrv(args: &NamesrvArgs) -> Result<ExitCode> {
         print!("{}", settings.print());
         return Ok(ExitCode::SUCCESS);
     }
-    run(async move |stop| namesrv::NamesrvRole::start(&settings)?.run(wait(stop)).await)
+    run(async move |stop, workers| namesrv::NamesrvRole::start(&settings)?.run(workers, wait(stop)).await)
 }
 
 /// `cometmq broker`.
@@ -88,10 +90,10 @@ pub(crate) fn broker(args: &BrokerArgs) -> Result<ExitCode> {
         print!("{}", settings.print());
         return Ok(ExitCode::SUCCESS);
     }
-    run(async move |stop| {
+    run(async move |stop, workers| {
         let broker = broker::BrokerRole::start(&settings, None).await?;
         broker.announce_boot();
-        broker.run(stop).await
+        broker.run(workers, stop).await
     })
 }
 
@@ -104,12 +106,12 @@ fn load<S: Settings>(file: Option<&Path>, overrides: &[Override<'_>]) -> Result<
     Ok(settings)
 }
 
-/// Runs a role until SIGTERM or SIGINT asks it to stop.
-fn run<F: Future<Output = Result<()>>>(role: impl FnOnce(watch::Receiver<bool>) -> F) -> Result<ExitCode> {
+/// Runs a role until SIGTERM or SIGINT asks it to stop. Workers carry its connections; this thread has the rest, such as
+/// accepting them, and what would keep it from that for long is done elsewhere.
+fn run(role: impl AsyncFnOnce(watch::Receiver<bool>, &Workers) -> Result<()>) -> Result<ExitCode> {
     machine::raise_open_files_limit();
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.on_thread_start(workers::count_this_thread);
-    let runtime = runtime.enable_all().build().context("no runtime")?;
+    let workers = workers::start()?;
+    let runtime = Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async {
         let (stop, stopping) = watch::channel(false);
         let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -120,7 +122,7 @@ fn run<F: Future<Output = Result<()>>>(role: impl FnOnce(watch::Receiver<bool>) 
             tracing::info!("asked to stop");
             on_signal.send_replace(true);
         });
-        let result = role(stopping).await;
+        let result = role(stopping, &workers).await;
         signals.abort();
         result
     })?;

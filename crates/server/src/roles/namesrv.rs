@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use cometmq_namesrv::{Departed, KvSnapshot, NameServer, NamesrvOptions};
 use cometmq_protocol::{Frame, Header, Reply, Request, RequestError, ResponseCode};
-use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions};
+use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions, Workers};
 use cometmq_store::config_file::{self, ConfigFileError};
 use cometmq_store::{Disk, DiskError, RealDisk};
 
@@ -61,7 +61,7 @@ impl NamesrvRole {
         Ok(NamesrvRole { server, shell: Arc::new(shell), scan_interval })
     }
 
-    pub(super) async fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
+    pub(super) async fn run(self, workers: &Workers, stop: impl Future<Output = ()>) -> Result<()> {
         let shell = Arc::clone(&self.shell);
         let mut interval = tokio::time::interval(self.scan_interval);
         let scan = async {
@@ -71,7 +71,7 @@ impl NamesrvRole {
             }
         };
         tokio::select! {
-            result = self.server.serve(self.shell, stop) => result.context("name server"),
+            result = self.server.serve(workers, self.shell, stop) => result.context("name server"),
             () = scan => Ok(()),
         }
     }

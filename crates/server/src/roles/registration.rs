@@ -11,7 +11,7 @@ use cometmq_protocol::headers::namesrv::{BrokerHeader, RegisterBrokerHeader};
 use cometmq_protocol::message::record;
 use cometmq_protocol::{RequestCode, ResponseCode};
 use cometmq_remoting::{ClientConnection, ClientOptions};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 
 use super::broker::Shell;
 use crate::config::BrokerSettings;
@@ -105,12 +105,20 @@ impl Registration {
 
     /// Registers with every name server, side by side. True when all of them took it.
     async fn register(&mut self) -> bool {
-        let body = Bytes::from(self.shell.broker.announcement().encode(false));
+        // Of very many topics this takes a while, in which this thread has connections to accept.
+        let shell = Arc::clone(&self.shell);
+        let encoded = spawn_blocking(move || {
+            let body = Bytes::from(shell.broker.announcement().encode(false));
+            let crc = record::body_crc(&body);
+            (body, crc)
+        });
+        // It fails only if it panicked, or when the runtime ends.
+        let Ok((body, crc)) = encoded.await else { return false };
         let mut tasks = JoinSet::new();
         for mut server in std::mem::take(&mut self.name_servers) {
             let (identity, body, timeout) = (self.identity.clone(), body.clone(), self.timeout);
             tasks.spawn(async move {
-                let result = server.register(&identity, body, timeout).await;
+                let result = server.register(&identity, body, crc, timeout).await;
                 server.note(result);
                 server
             });
@@ -143,7 +151,13 @@ impl Registration {
 }
 
 impl NameServer {
-    async fn register(&mut self, identity: &Identity, body: Bytes, timeout: Duration) -> Result<(), String> {
+    async fn register(
+        &mut self,
+        identity: &Identity,
+        body: Bytes,
+        crc: u32,
+        timeout: Duration,
+    ) -> Result<(), String> {
         let connection = match self.connection.take() {
             Some(connection) if !connection.is_closed() => connection,
             _ => {
@@ -161,7 +175,7 @@ impl NameServer {
             heartbeat_timeout_millis: Some(120_000),
             enable_acting_master: false,
             compressed: false,
-            body_crc32: record::body_crc(&body) as i32,
+            body_crc32: crc as i32,
             address_derived: identity.address_derived,
             borrows: std::marker::PhantomData,
         };

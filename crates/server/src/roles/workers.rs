@@ -1,17 +1,29 @@
-//! How long workers ran, and how long they waited for a processor, as Linux counts it.
+//! The threads that carry connections, one for each processor: how long they ran, and how long they waited for a
+//! processor, as Linux counts it.
 
 use std::fs::File;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
+use std::thread;
 use std::time::Duration;
+
+use anyhow::{Context, Result};
+use cometmq_remoting::Workers;
 
 use super::broker::POISONED;
 
-/// What the kernel tells of each thread of the runtime; empty where it does not.
+/// What the kernel tells of each worker; empty where it does not.
 static TIMES: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
+/// Starts the workers of this process.
+pub(crate) fn start() -> Result<Workers> {
+    let count = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    Workers::start(count, count_this_thread).context("no threads for connections")
+}
+
 /// Has the times of the calling thread counted from now on.
-pub(super) fn count_this_thread() {
+fn count_this_thread() {
     if let Ok(file) = File::open("/proc/thread-self/schedstat") {
         TIMES.lock().expect(POISONED).push(file);
     }

@@ -1,0 +1,196 @@
+//! Workers: threads that carry a server's connections, each with a runtime of its own.
+//!
+//! A connection is one worker's from its first byte on, so that what it waits for wakes the thread that will go on with
+//! it; a runtime of several threads hands the watch over its sockets from one to the other for nearly each message. A
+//! new connection goes to the worker with the fewest.
+//!
+//! Not here: what a connection is ([`crate::connection`]).
+
+use std::collections::HashSet;
+use std::io;
+use std::net::TcpStream as StdStream;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use cometmq_protocol::ConnectionId;
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::watch;
+
+use crate::connection::Connection;
+use crate::socket::Socket;
+
+/// Those who carry connections, for one server or several. Their threads end when this is dropped; connections that
+/// are open then are dropped with them.
+#[derive(Debug)]
+pub struct Workers {
+    crew: Arc<Crew>,
+    _threads: Threads,
+}
+
+impl Workers {
+    /// Starts `count` threads, named `worker-0` and so on. Each calls `at_start` first.
+    pub fn start(count: NonZeroUsize, at_start: impl Fn() + Send + Sync + 'static) -> io::Result<Workers> {
+        let at_start = Arc::new(at_start);
+        let mut threads = Threads { end: watch::Sender::new(()), handles: Vec::new() };
+        let mut workers = Vec::new();
+        for number in 0..count.get() {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            workers.push(Worker::new(runtime.handle().clone()));
+            threads.add(number, runtime, at_start.clone())?;
+        }
+        Ok(Workers { crew: Crew::new(workers), _threads: threads })
+    }
+
+    /// The runtime that this is called in, whatever its threads: for who serves few connections, and for tests.
+    pub fn current() -> Workers {
+        let threads = Threads { end: watch::Sender::new(()), handles: Vec::new() };
+        Workers { crew: Crew::new(vec![Worker::new(Handle::current())]), _threads: threads }
+    }
+
+    pub(crate) fn crew(&self) -> Arc<Crew> {
+        self.crew.clone()
+    }
+}
+
+/// Threads that run until they are dropped.
+#[derive(Debug)]
+struct Threads {
+    end: watch::Sender<()>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    fn add(
+        &mut self,
+        number: usize,
+        runtime: Runtime,
+        at_start: Arc<impl Fn() + Send + Sync + 'static>,
+    ) -> io::Result<()> {
+        let mut end = self.end.subscribe();
+        let body = move || {
+            at_start();
+            // An error means that the sender is gone: time to end as well.
+            let _ = runtime.block_on(end.changed());
+        };
+        self.handles.push(thread::Builder::new().name(format!("worker-{number}")).spawn(body)?);
+        Ok(())
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.end.send_replace(());
+        for handle in self.handles.drain(..) {
+            if handle.join().is_err() {
+                tracing::error!("a worker ended in a panic");
+            }
+        }
+    }
+}
+
+/// All workers, as servers know them.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    workers: Vec<Arc<Worker>>,
+    /// Whose turn it is to get a connection when several have as few.
+    turn: AtomicUsize,
+}
+
+impl Crew {
+    fn new(workers: Vec<Worker>) -> Arc<Crew> {
+        let workers = workers.into_iter().map(Arc::new).collect();
+        Arc::new(Crew { workers, turn: AtomicUsize::new(0) })
+    }
+
+    /// Who is to carry the next connection.
+    pub(crate) fn least(&self) -> Arc<Worker> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.workers.len();
+        let (before, from) = self.workers.split_at(turn);
+        let least = from.iter().chain(before).min_by_key(|worker| worker.carried().len());
+        least.unwrap_or(&self.workers[turn]).clone()
+    }
+}
+
+/// One that carries connections.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    runtime: Handle,
+    carried: Mutex<HashSet<ConnectionId>>,
+}
+
+impl Worker {
+    fn new(runtime: Handle) -> Worker {
+        Worker { runtime, carried: Mutex::default() }
+    }
+
+    /// Has this worker's runtime watch over a socket.
+    pub(crate) fn adopt(&self, stream: StdStream) -> io::Result<Socket> {
+        let _inside = self.runtime.enter();
+        TcpStream::from_std(stream).map(Socket::new)
+    }
+
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
+    fn carried(&self) -> MutexGuard<'_, HashSet<ConnectionId>> {
+        self.carried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place at its worker.
+pub(crate) struct Seat {
+    worker: Arc<Worker>,
+    connection: ConnectionId,
+}
+
+impl Seat {
+    pub(crate) fn take(worker: Arc<Worker>, connection: &Connection) -> Seat {
+        let id = connection.peer().connection;
+        worker.carried().insert(id);
+        Seat { worker, connection: id }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.worker.carried().remove(&self.connection);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_have_names_call_the_hook_and_end() {
+        let (told, names) = std::sync::mpsc::channel();
+        let told = Mutex::new(told);
+        let hook = move || {
+            told.lock().unwrap().send(thread::current().name().unwrap().to_owned()).unwrap();
+        };
+        let workers = Workers::start(NonZeroUsize::new(3).unwrap(), hook).unwrap();
+        let mut called = [(); 3].map(|()| names.recv().unwrap());
+        called.sort();
+        assert_eq!(called, ["worker-0", "worker-1", "worker-2"]);
+        // A task that would never end is dropped with its worker, and tells so.
+        struct Told(std::sync::mpsc::Sender<()>);
+        impl Drop for Told {
+            fn drop(&mut self) {
+                self.0.send(()).unwrap();
+            }
+        }
+        let (dropped, was_dropped) = std::sync::mpsc::channel();
+        let told = Told(dropped);
+        workers.crew().least().spawn(async move {
+            std::future::pending::<()>().await;
+            drop(told);
+        });
+        drop(workers);
+        was_dropped.try_recv().unwrap();
+        names.recv().expect_err("the hook went with the last thread");
+    }
+}
