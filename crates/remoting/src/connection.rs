@@ -7,10 +7,14 @@
 //! On the server's side nothing is read while a write is blocked: a peer that does not read is not served, and what
 //! it has already asked for waits in bounded memory. On the client's side both directions move independently, or
 //! two full pipes would wait for each other.
+//!
+//! Between two polls the task of a server's connection may move to another worker, see `carried`: everything that is
+//! halfway is in `Task` and goes along.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 use std::{fmt, io};
 
 use bytes::{Bytes, BytesMut};
@@ -20,6 +24,7 @@ use crate::budget::{Budget, Share};
 use crate::close::CloseReason;
 use crate::out::Out;
 use crate::socket::{Lent, Socket};
+use crate::workers::Worker;
 
 /// Read size of a connection that was quiet: enough for heartbeats and the like.
 const CHUNK_BYTES_MIN: usize = 4 * 1024;
@@ -72,6 +77,8 @@ struct Shared {
     queued_bytes: AtomicUsize,
     /// Sweeps since the last byte moved.
     quiet_rounds: AtomicU32,
+    /// Nanoseconds that the task was at work since someone last asked.
+    busy_ns: AtomicU64,
     /// What all connections of this side may hold, and this one's part in it.
     budget: Arc<Budget>,
     share: Share,
@@ -90,6 +97,8 @@ struct Outbox {
     /// The task's socket; others write to it only while they have `writing`.
     socket: Lent,
     waker: Option<Waker>,
+    /// Who is to carry the connection from now on.
+    next_worker: Option<Arc<Worker>>,
     close: Option<CloseReason>,
     stopping: bool,
     trim: bool,
@@ -128,6 +137,7 @@ impl Connection {
             outbox: Mutex::new(Outbox { socket: socket.lend(), ..Outbox::default() }),
             queued_bytes: AtomicUsize::new(0),
             quiet_rounds: AtomicU32::new(0),
+            busy_ns: AtomicU64::new(0),
             budget,
             share: Share::default(),
             buffered: AtomicBool::new(false),
@@ -245,6 +255,24 @@ impl Connection {
         (rounds, self.0.share.is_blocked())
     }
 
+    /// The task was at work for `time`.
+    pub(crate) fn worked(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.0.busy_ns.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// How long the task was at work since this was last asked.
+    pub(crate) fn take_busy(&self) -> Duration {
+        Duration::from_nanos(self.0.busy_ns.swap(0, Ordering::Relaxed))
+    }
+
+    /// Wishes that `worker` carries the connection. It stays where it is if just then a thread that pushes writes.
+    pub(crate) fn move_to(&self, worker: Arc<Worker>) {
+        let mut outbox = self.outbox();
+        outbox.next_worker = Some(worker);
+        wake(outbox);
+    }
+
     /// Its part in the budget of the server.
     pub(crate) fn share(&self) -> &Share {
         &self.0.share
@@ -259,6 +287,12 @@ impl Connection {
 
     pub(crate) fn has_finished_reading(&self) -> bool {
         self.0.finished_reading.load(Ordering::Acquire)
+    }
+
+    /// As a thread that pushes has the socket, without a push.
+    #[cfg(test)]
+    pub(crate) fn borrow_socket(&self) -> Option<Arc<tokio::net::tcp::OwnedWriteHalf>> {
+        self.outbox().socket.upgrade()
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
@@ -288,13 +322,22 @@ pub(crate) enum Side {
     Client,
 }
 
-/// Carries a connection until it ends. Whatever happens, the handler learns of that.
-pub(crate) async fn run(mut task: Task) -> (CloseReason, Socket) {
-    task.end.handler.connected(&task.end.connection);
-    let reason = std::future::poll_fn(|cx| task.poll(cx)).await;
-    task.end.connection.close(reason.clone());
-    let reason = task.end.connection.close_reason().unwrap_or(reason);
-    (reason, task.socket)
+/// Why a task is polled no more.
+pub(crate) enum Halt {
+    Ended(CloseReason),
+    /// Another worker is to go on with it: nobody else writes until [`Task::moved`].
+    Moves(Arc<Worker>),
+}
+
+/// Carries a connection whose task stays where it is. Whatever happens, the handler learns of the connection's end.
+pub(crate) async fn run(mut task: Task) {
+    task.begin();
+    loop {
+        if let Halt::Ended(reason) = std::future::poll_fn(|cx| task.poll(cx)).await {
+            task.end(reason);
+            return;
+        }
+    }
 }
 
 /// Tells the handler that the connection ended, also when the handler itself panicked in the task.
@@ -329,6 +372,16 @@ pub(crate) struct Task {
     out: Out,
 }
 
+/// What the task does after it has looked at what others want.
+enum Wanted {
+    /// Nothing while another thread writes, which will wake the task.
+    Nothing,
+    Work {
+        stopping: bool,
+    },
+    Move(Arc<Worker>),
+}
+
 impl Task {
     pub(crate) fn new(
         socket: Socket,
@@ -349,19 +402,50 @@ impl Task {
         }
     }
 
-    /// Moves what can be moved; ready when the connection has to end.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.end.connection
+    }
+
+    /// Tells the handler that the connection is there: once, before the first poll.
+    pub(crate) fn begin(&self) {
+        self.end.handler.connected(&self.end.connection);
+    }
+
+    /// Closes the connection and tells the handler. Returns why it really ended, and the socket.
+    pub(crate) fn end(self, reason: CloseReason) -> (CloseReason, Socket) {
+        self.end.connection.close(reason.clone());
+        (self.end.connection.close_reason().unwrap_or(reason), self.socket)
+    }
+
+    /// The same task with its socket at the side of `worker`. Without one the connection has ended.
+    pub(crate) fn moved(self, worker: &Worker) -> Option<Task> {
+        let Task { socket, .. } = self;
+        match socket.into_std().and_then(|stream| worker.adopt(stream)) {
+            Ok(socket) => {
+                self.end.connection.outbox().socket = socket.lend();
+                Some(Task { socket, ..self })
+            }
+            Err(error) => {
+                self.end.connection.close(error.into());
+                None
+            }
+        }
+    }
+
+    /// Moves what can be moved; ready when the connection has to end, or to go elsewhere.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Halt> {
         loop {
             let stopping = match self.collect(cx) {
-                Ok(Some(stopping)) => stopping,
-                Ok(None) => return Poll::Pending,
+                Ok(Wanted::Work { stopping }) => stopping,
+                Ok(Wanted::Nothing) => return Poll::Pending,
+                Ok(Wanted::Move(worker)) => return Poll::Ready(Halt::Moves(worker)),
                 Err(reason) => {
                     self.write_once(&reason);
-                    return Poll::Ready(reason);
+                    return Poll::Ready(Halt::Ended(reason));
                 }
             };
             let progress = match self.poll_write(cx) {
-                Poll::Ready(Err(reason)) => return Poll::Ready(reason),
+                Poll::Ready(Err(reason)) => return Poll::Ready(Halt::Ended(reason)),
                 // What others pushed meanwhile goes out before more is read.
                 Poll::Ready(Ok(true)) => continue,
                 Poll::Pending if self.side == Side::Server => return Poll::Pending,
@@ -378,7 +462,7 @@ impl Task {
             };
             if let Err(reason) = progress {
                 self.write_once(&reason);
-                return Poll::Ready(reason);
+                return Poll::Ready(Halt::Ended(reason));
             }
         }
     }
@@ -387,9 +471,8 @@ impl Task {
         &self.end.connection.0
     }
 
-    /// Takes what others pushed and want; whether the server stops. Registers to be woken. Nothing while another thread
-    /// writes, which will wake the task.
-    fn collect(&mut self, cx: &Context<'_>) -> Result<Option<bool>, CloseReason> {
+    /// Takes what others pushed and want. Registers to be woken.
+    fn collect(&mut self, cx: &Context<'_>) -> Result<Wanted, CloseReason> {
         let mut outbox = self.end.connection.outbox();
         if let Some(reason) = &outbox.close {
             return Err(reason.clone());
@@ -400,11 +483,17 @@ impl Task {
         }
         if let Writing::Pusher { task_waits } = &mut outbox.writing {
             *task_waits = true;
-            return Ok(None);
+            return Ok(Wanted::Nothing);
         }
         if outbox.writing == Writing::Rest || (self.out.is_empty() && !outbox.out.is_empty()) {
             std::mem::swap(&mut self.out, &mut outbox.out);
             self.out.append(std::mem::take(&mut outbox.out));
+        }
+        let next_worker = outbox.next_worker.take();
+        // One that has just written may still hold on to the socket for a moment: the wish will come again.
+        if let Some(worker) = next_worker.filter(|_| !self.socket.is_lent()) {
+            outbox.writing = Writing::Task;
+            return Ok(Wanted::Move(worker));
         }
         outbox.writing = if self.out.is_empty() { Writing::Nobody } else { Writing::Task };
         let trim = std::mem::take(&mut outbox.trim);
@@ -416,7 +505,7 @@ impl Task {
         if trim {
             self.trim();
         }
-        Ok(Some(stopping))
+        Ok(Wanted::Work { stopping })
     }
 
     /// Offers the output to the socket until it is written; true when there was some.

@@ -7,14 +7,17 @@
 //!
 //! Suggested reading order: [`out`] is what a connection has to write, `socket` where to, [`connection`] the task and
 //! the handle that others hold, `budget` what all of them may hold for peers that do not read, [`close`] why
-//! connections end and how that is logged, [`workers`] who carries them, [`server`] listens, [`client`] connects and matches replies to requests.
+//! connections end and how that is logged, [`workers`] who carries them, `carried` how one changes its worker,
+//! `balance` when it should, [`server`] listens, [`client`] connects and matches replies to requests.
 //!
 //! Invariants: a peer costs memory for bytes that it really sent; whoever does not read is cut off at a bound; a
 //! peer that speaks nonsense loses its own connection only; an idle connection keeps no buffers.
 //!
 //! Never here: what a request means.
 
+mod balance;
 mod budget;
+mod carried;
 pub mod client;
 pub mod close;
 pub mod connection;

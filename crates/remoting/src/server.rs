@@ -3,20 +3,20 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cometmq_protocol::{ConnectionId, FrameLimits, Peer};
-use socket2::{Domain, Protocol, SockRef, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::budget::Budget;
+use crate::carried::{Carried, LINGER};
 use crate::close::{CloseLog, CloseReason};
-use crate::connection::{self, Connection, Handler, Side, Task};
-use crate::socket::Socket;
+use crate::connection::{Connection, Handler, Side, Task};
 use crate::workers::{Crew, Seat, Workers};
 
 /// Connections that the kernel keeps until they are accepted.
@@ -28,8 +28,6 @@ const SWEEPS_PER_TIMEOUT: u32 = 4;
 const UNREAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// How often a stopping server looks whether all is answered.
 const STOP_POLL: Duration = Duration::from_millis(5);
-/// How long a peer has to notice that the server said its last, before unread input resets the connection.
-const LINGER: Duration = Duration::from_millis(250);
 
 /// The bounds of a server.
 #[derive(Clone, Debug)]
@@ -115,6 +113,7 @@ impl Server {
             let listener = TcpListener::from_std(listener)?;
             tasks.spawn(accept(listener, registry.clone(), workers.crew(), handler.clone()));
         }
+        tasks.spawn(workers.crew().balance());
         tasks.spawn(sweep(registry.clone()));
         tasks.spawn(relieve(registry.clone()));
         shutdown.await;
@@ -125,7 +124,7 @@ impl Server {
 }
 
 fn listen(address: SocketAddr) -> io::Result<StdListener> {
-    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restart must not wait for the old connections' TIME_WAIT.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -175,7 +174,7 @@ impl Registry {
 }
 
 /// A connection's place in the registry.
-struct Entry {
+pub(crate) struct Entry {
     registry: Arc<Registry>,
     peer: Peer,
 }
@@ -239,35 +238,10 @@ fn admit(
             return Ok(());
         }
     };
-    let seat = Seat::take(worker.clone(), &connection);
+    let seat = Seat::take(worker, &connection);
     let task = Task::new(socket, connection, handler.clone(), options.limits, Side::Server);
-    // Not awaited by handle: `stop` waits until every entry has left the registry.
-    worker.spawn(async move {
-        let (reason, socket) = connection::run(task).await;
-        if matches!(reason, CloseReason::Stopping) {
-            // Boxed, or every connection would carry its buffer along.
-            Box::pin(linger(socket)).await;
-        }
-        drop((entry, seat));
-    });
+    Carried::new(task, entry, seat).start();
     Ok(())
-}
-
-/// Closes so that the peer can still read what was written: a socket closed with unread input resets instead.
-async fn linger(socket: Socket) {
-    let discard = async {
-        SockRef::from(socket.stream()).shutdown(Shutdown::Write)?;
-        let mut scrap = [0; 1024];
-        loop {
-            socket.stream().readable().await?;
-            match socket.stream().try_read(&mut scrap) {
-                Ok(0) => return io::Result::Ok(()),
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                Ok(_) | Err(_) => {}
-            }
-        }
-    };
-    let _ = timeout(LINGER, discard).await;
 }
 
 /// Closes connections that are idle or whose peer takes nothing, and lets quiet ones give back their buffers.

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream as StdStream};
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
@@ -41,6 +41,11 @@ impl Socket {
         Arc::downgrade(&self.writer)
     }
 
+    /// Whether a thread that pushes has the socket at hand.
+    pub(crate) fn is_lent(&self) -> bool {
+        Arc::strong_count(&self.writer) > 1
+    }
+
     /// Reads once into the room that `input` has, for which `reserve` is asked as soon as there is something to read.
     ///
     /// A read that leaves room empties the socket, so the runtime waits for more before it is read again: the half of
@@ -54,5 +59,11 @@ impl Socket {
         ready!(self.stream().poll_read_ready(cx))?;
         reserve(input);
         pin!(self.reader.read_buf(input)).poll(cx)
+    }
+
+    /// Takes the socket away from its runtime. Fails while it is lent.
+    pub(crate) fn into_std(self) -> io::Result<StdStream> {
+        let writer = Arc::into_inner(self.writer).ok_or_else(|| io::Error::other("the socket is in use"))?;
+        self.reader.reunite(writer).map_err(io::Error::other)?.into_std()
     }
 }

@@ -2,25 +2,31 @@
 //!
 //! A connection is one worker's from its first byte on, so that what it waits for wakes the thread that will go on with
 //! it; a runtime of several threads hands the watch over its sockets from one to the other for nearly each message. A
-//! new connection goes to the worker with the fewest.
+//! new connection goes to the worker with the fewest. What that cannot know, namely how busy each will be, is evened
+//! out later: once a second a connection may move, if [`balance`] finds one that should.
 //!
-//! Not here: what a connection is ([`crate::connection`]).
+//! Not here: what a connection is ([`crate::connection`]), and how it moves (`carried`).
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::net::TcpStream as StdStream;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use cometmq_protocol::ConnectionId;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 
+use crate::balance;
 use crate::connection::Connection;
 use crate::socket::Socket;
+
+/// Time between two looks at how busy workers are.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Those who carry connections, for one server or several. Their threads end when this is dropped; connections that
 /// are open then are dropped with them.
@@ -52,6 +58,16 @@ impl Workers {
 
     pub(crate) fn crew(&self) -> Arc<Crew> {
         self.crew.clone()
+    }
+
+    /// Asks that each connection be carried by the next worker. For tests: nobody else knows better than [`balance`].
+    #[doc(hidden)]
+    pub fn shift(&self) {
+        let workers = &self.crew.workers;
+        for (worker, next) in workers.iter().zip(workers.iter().cycle().skip(1)) {
+            let carried: Vec<_> = worker.carried().values().cloned().collect();
+            carried.iter().for_each(|connection| connection.move_to(next.clone()));
+        }
     }
 }
 
@@ -97,12 +113,14 @@ pub(crate) struct Crew {
     workers: Vec<Arc<Worker>>,
     /// Whose turn it is to get a connection when several have as few.
     turn: AtomicUsize,
+    /// Of several servers with the same workers, one evens out for all.
+    balancing: tokio::sync::Mutex<()>,
 }
 
 impl Crew {
     fn new(workers: Vec<Worker>) -> Arc<Crew> {
         let workers = workers.into_iter().map(Arc::new).collect();
-        Arc::new(Crew { workers, turn: AtomicUsize::new(0) })
+        Arc::new(Crew { workers, turn: AtomicUsize::new(0), balancing: tokio::sync::Mutex::default() })
     }
 
     /// Who is to carry the next connection.
@@ -112,13 +130,27 @@ impl Crew {
         let least = from.iter().chain(before).min_by_key(|worker| worker.carried().len());
         least.unwrap_or(&self.workers[turn]).clone()
     }
+
+    /// Evens out what workers have to do, as long as it is polled.
+    pub(crate) async fn balance(self: Arc<Self>) {
+        let _alone = self.balancing.lock().await;
+        loop {
+            let began = Instant::now();
+            tokio::time::sleep(LOOK).await;
+            let busy: Vec<_> = self.workers.iter().map(|worker| worker.take_busy()).collect();
+            if let Some((connection, to)) = balance::choose(&busy, began.elapsed()) {
+                tracing::debug!(peer = %connection.peer().remote, worker = to, "connection moves");
+                connection.move_to(self.workers[to].clone());
+            }
+        }
+    }
 }
 
 /// One that carries connections.
 #[derive(Debug)]
 pub(crate) struct Worker {
     runtime: Handle,
-    carried: Mutex<HashSet<ConnectionId>>,
+    carried: Mutex<HashMap<ConnectionId, Connection>>,
 }
 
 impl Worker {
@@ -136,8 +168,16 @@ impl Worker {
         self.runtime.spawn(task);
     }
 
-    fn carried(&self) -> MutexGuard<'_, HashSet<ConnectionId>> {
+    fn carried(&self) -> MutexGuard<'_, HashMap<ConnectionId, Connection>> {
         self.carried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connections that had something to do since this was last asked, and for how long.
+    fn take_busy(&self) -> Vec<(Connection, Duration)> {
+        let busy = |connection: &Connection| (connection.clone(), connection.take_busy());
+        let mut all: Vec<_> = self.carried().values().map(busy).collect();
+        all.retain(|(_, time)| !time.is_zero());
+        all
     }
 }
 
@@ -150,14 +190,19 @@ pub(crate) struct Seat {
 impl Seat {
     pub(crate) fn take(worker: Arc<Worker>, connection: &Connection) -> Seat {
         let id = connection.peer().connection;
-        worker.carried().insert(id);
+        worker.carried().insert(id, connection.clone());
         Seat { worker, connection: id }
+    }
+
+    pub(crate) fn worker(&self) -> &Arc<Worker> {
+        &self.worker
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.worker.carried().remove(&self.connection);
+        let left = self.worker.carried().remove(&self.connection);
+        drop(left);
     }
 }
 
