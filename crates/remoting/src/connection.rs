@@ -97,6 +97,8 @@ struct Outbox {
     /// The task's socket; others write to it only while they have `writing`.
     socket: Lent,
     waker: Option<Waker>,
+    /// Who carries the connection, on the server's side.
+    worker: Option<Arc<Worker>>,
     /// Who is to carry the connection from now on.
     next_worker: Option<Arc<Worker>>,
     close: Option<CloseReason>,
@@ -164,10 +166,15 @@ impl Connection {
         }
         let before = outbox.out.len();
         write(&mut outbox.out);
-        let added = outbox.out.len() - before;
-        let queued = self.0.queued_bytes.fetch_add(added, Ordering::Relaxed) + added;
-        if queued > self.0.outbox_bytes_max {
-            outbox.close = Some(CloseReason::SlowConsumer { queued, limit: self.0.outbox_bytes_max });
+        self.queue(outbox.out.len() - before);
+        self.pushed(outbox);
+    }
+
+    /// The task takes it from here, unless it is too much.
+    fn pushed(&self, mut outbox: MutexGuard<'_, Outbox>) {
+        let (queued, limit) = (self.queued_bytes(), self.0.outbox_bytes_max);
+        if queued > limit {
+            outbox.close = Some(CloseReason::SlowConsumer { queued, limit });
             outbox.out = Out::new();
         }
         wake(outbox);
@@ -176,16 +183,30 @@ impl Connection {
     /// As [`Connection::push`], but what the socket takes at once is written by the caller: it costs the caller a system
     /// call, and saves waking up the task.
     pub fn push_now(&self, bytes: Bytes) {
+        self.queue(bytes.len());
+        self.push_queued(bytes);
+    }
+
+    /// Counts bytes among those that wait for the socket: from now on a server that stops waits for them.
+    pub(crate) fn queue(&self, bytes: usize) {
+        self.0.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// As [`Connection::push_now`], for bytes that are counted already.
+    pub(crate) fn push_queued(&self, bytes: Bytes) {
         let mut outbox = self.outbox();
-        let is_free = outbox.close.is_none() && outbox.writing == Writing::Nobody && outbox.out.is_empty();
+        if outbox.close.is_some() {
+            self.0.queued_bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
+            return;
+        }
+        let is_free = outbox.writing == Writing::Nobody && outbox.out.is_empty();
         let (true, Some(socket)) = (is_free, outbox.socket.upgrade()) else {
-            drop(outbox);
-            return self.push(bytes);
+            outbox.out.push_bytes(bytes);
+            return self.pushed(outbox);
         };
         outbox.writing = Writing::Pusher { task_waits: false };
         let mut out = std::mem::take(&mut outbox.out);
         drop(outbox);
-        self.0.queued_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
         out.push_bytes(bytes);
         while !out.is_empty() {
             match out.write(socket.as_ref().as_ref()) {
@@ -271,6 +292,16 @@ impl Connection {
         let mut outbox = self.outbox();
         outbox.next_worker = Some(worker);
         wake(outbox);
+    }
+
+    /// Notes who carries the connection.
+    pub(crate) fn carried_by(&self, worker: Arc<Worker>) {
+        self.outbox().worker = Some(worker);
+    }
+
+    /// Who carries the connection, on the server's side.
+    pub(crate) fn worker(&self) -> Option<Arc<Worker>> {
+        self.outbox().worker.clone()
     }
 
     /// Its part in the budget of the server.

@@ -31,4 +31,4 @@ pub use close::CloseReason;
 pub use connection::{Connection, Handler};
 pub use out::Out;
 pub use server::{BindError, Server, ServerOptions};
-pub use workers::Workers;
+pub use workers::{Workers, push_all};

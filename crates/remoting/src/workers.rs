@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use cometmq_protocol::ConnectionId;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -64,9 +65,11 @@ impl Workers {
     #[doc(hidden)]
     pub fn shift(&self) {
         let workers = &self.crew.workers;
-        for (worker, next) in workers.iter().zip(workers.iter().cycle().skip(1)) {
-            let carried: Vec<_> = worker.carried().values().cloned().collect();
-            carried.iter().for_each(|connection| connection.move_to(next.clone()));
+        let carried = |worker: &Arc<Worker>| worker.carried().values().cloned().collect::<Vec<_>>();
+        // All of them first: one that has moved is not to move on.
+        let all: Vec<_> = workers.iter().map(carried).collect();
+        for (connections, next) in all.iter().zip(workers.iter().cycle().skip(1)) {
+            connections.iter().for_each(|connection| connection.move_to(next.clone()));
         }
     }
 }
@@ -104,6 +107,36 @@ impl Drop for Threads {
                 tracing::error!("a worker ended in a panic");
             }
         }
+    }
+}
+
+/// Hands over whole frames for many connections, as [`Connection::push_now`] does for one, but each worker writes those of
+/// the connections that it carries. So the caller has little to do, and a worker is woken once. Of several calls for a
+/// connection the later may come first if the connection moves in between.
+pub fn push_all(pushes: impl IntoIterator<Item = (Connection, Bytes)>) {
+    type Pushes = Vec<(Connection, Bytes)>;
+    let mut by_worker: Vec<(Arc<Worker>, Pushes)> = Vec::new();
+    for (connection, bytes) in pushes {
+        let Some(worker) = connection.worker() else {
+            connection.push(bytes);
+            continue;
+        };
+        connection.queue(bytes.len());
+        match by_worker.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &worker)) {
+            Some((_, pushes)) => pushes.push((connection, bytes)),
+            None => by_worker.push((worker, vec![(connection, bytes)])),
+        }
+    }
+    for (worker, pushes) in by_worker {
+        worker.spawn(async move {
+            let mut began = Instant::now();
+            for (connection, bytes) in pushes {
+                connection.push_queued(bytes);
+                let ended = Instant::now();
+                connection.worked(ended - began);
+                began = ended;
+            }
+        });
     }
 }
 
@@ -191,6 +224,7 @@ impl Seat {
     pub(crate) fn take(worker: Arc<Worker>, connection: &Connection) -> Seat {
         let id = connection.peer().connection;
         worker.carried().insert(id, connection.clone());
+        connection.carried_by(worker.clone());
         Seat { worker, connection: id }
     }
 

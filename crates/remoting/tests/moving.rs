@@ -1,4 +1,5 @@
-//! Connections that go from worker to worker while they are used, on real sockets: nothing is lost, doubled or mixed up.
+//! Connections that go from worker to worker while they are used, and what is handed over to workers, on real sockets:
+//! nothing is lost, doubled or mixed up.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use cometmq_protocol::{ConnectionId, Fields, Frame, FrameLimits, Header, SerializeType, frame};
-use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions, Workers};
+use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions, Workers, push_all};
 use tokio::sync::oneshot;
 
 /// Asks for the body back.
@@ -281,6 +282,36 @@ fn a_connection_that_closes_while_it_moves_is_gone() {
     until(|| server.handler.disconnected.load(Ordering::Relaxed) == ROUNDS);
     drop(moving);
     server.stop();
+}
+
+#[test]
+fn what_is_handed_over_for_many_connections_arrives_in_order_also_when_the_server_stops() {
+    const ROUNDS: i32 = 194;
+    let server = Running::start();
+    let streams: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    let connections: Vec<_> = streams.iter().map(|stream| server.connection_of(stream)).collect();
+    let readers: Vec<_> = streams
+        .into_iter()
+        .map(|mut stream| {
+            thread::spawn(move || {
+                let mut input = BytesMut::new();
+                for opaque in 0..ROUNDS {
+                    let frame = read_frame(&mut stream, &mut input);
+                    assert_eq!(Header::decode(&frame).unwrap().opaque, opaque);
+                    assert!(frame.body == body(0, opaque), "frame {opaque} is whole");
+                }
+                assert_eq!((stream.read(&mut [0]).unwrap(), input.len()), (0, 0), "then the end");
+            })
+        })
+        .collect();
+    for opaque in 0..ROUNDS {
+        let frame = response(opaque, &body(0, opaque));
+        push_all(connections.iter().map(|connection| (connection.clone(), frame.clone())));
+    }
+    assert!(connections.iter().any(|connection| connection.queued_bytes() > 0), "all of it counts at once");
+    drop(connections);
+    server.stop();
+    readers.into_iter().for_each(|reader| reader.join().unwrap());
 }
 
 #[test]

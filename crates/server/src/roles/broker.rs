@@ -12,7 +12,7 @@ use cometmq_broker::query::QueryRules;
 use cometmq_broker::retention::RetentionRules;
 use cometmq_broker::{Broker, BrokerConfig, ColdPull, Delivery, Effects, Memory, SlowRequest, Turn};
 use cometmq_protocol::{ConnectionId, Frame, LogOffset};
-use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions, Workers};
+use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions, Workers, push_all};
 use cometmq_store::index::format::Shape;
 use cometmq_store::scrub::{ScrubCursor, ScrubStep};
 use cometmq_store::{FlushPolicy, IndexOptions, RealDisk, RecoveryReport, StoreOptions};
@@ -263,6 +263,16 @@ impl Shell {
         }
     }
 
+    /// Has workers write to the sockets: for a thread that others wait for.
+    fn hand_over(&self, deliveries: Vec<Delivery>) {
+        let connections = self.connections.read().expect(POISONED);
+        let known = |delivery: Delivery| {
+            let connection = connections.get(&delivery.connection)?;
+            Some((connection.clone(), delivery.frames))
+        };
+        push_all(deliveries.into_iter().filter_map(known));
+    }
+
     fn connection(&self, id: ConnectionId) -> Option<Connection> {
         self.connections.read().expect(POISONED).get(&id).cloned()
     }
@@ -273,6 +283,7 @@ impl Shell {
             let mut effects = Effects::default();
             // A failure is logged by the commit log itself, once, and answered to every sender.
             let _ = self.broker.sync(&mut effects);
+            self.hand_over(std::mem::take(&mut effects.deliveries));
             self.apply(effects);
         }
     }
