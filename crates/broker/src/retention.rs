@@ -137,10 +137,12 @@ impl Broker {
     /// local time.
     pub fn retain(&self, now: Millis, hour: u8, rules: &RetentionRules) -> Result<(), DiskError> {
         let mut state = self.retention.state.lock().expect(POISONED);
+        let percent = self.used_percent()?;
+        self.mind_room(percent, rules);
         let waited = state.round_began.map(|began| now.0 - began.0);
         if waited.is_none_or(|waited| !(0..rules.round_ms).contains(&waited)) {
             state.round_began = Some(now);
-            self.begin_round(&mut state, hour, rules)?;
+            begin_round(&mut state, percent, hour, rules);
         }
         let called_at = state.called_at.replace(now).unwrap_or(now);
         if state.segments_left > 0 {
@@ -153,19 +155,13 @@ impl Broker {
         self.sweep(&mut state)
     }
 
-    fn begin_round(&self, state: &mut State, hour: u8, rules: &RetentionRules) -> Result<(), DiskError> {
-        let percent = self.used_percent()?;
+    /// Refuses sends or takes them again: at each call, for who waits for room waits for this.
+    fn mind_room(&self, percent: u32, rules: &RetentionRules) {
         let refuses = percent > rules.refuse_percent;
         let before = self.retention.refusing.swap(if refuses { percent } else { 0 }, Ordering::Relaxed);
         if refuses != (before > 0) {
             tracing::warn!(percent, limit = rules.refuse_percent, refuses, "sends for want of disk room");
         }
-        state.forced = rules.force && percent > rules.force_percent;
-        let asked = state.on_demand > 0;
-        state.on_demand = state.on_demand.saturating_sub(1);
-        let due = asked || state.forced || percent > rules.used_percent || rules.hours.contains(&hour);
-        state.segments_left = if due { rules.segments_per_round } else { 0 };
-        Ok(())
     }
 
     /// How full the disk is; of several the emptiest one of the log, as RocketMQ has it, or that of the queues.
@@ -300,6 +296,15 @@ impl Broker {
         let refusal = self.retention.refusal();
         refusal.map_or(Ok(()), |remark| Err(Reply::refuse(ResponseCode::ServiceNotAvailable, remark)))
     }
+}
+
+/// Decides how much may go until the next round.
+fn begin_round(state: &mut State, percent: u32, hour: u8, rules: &RetentionRules) {
+    state.forced = rules.force && percent > rules.force_percent;
+    let asked = state.on_demand > 0;
+    state.on_demand = state.on_demand.saturating_sub(1);
+    let due = asked || state.forced || percent > rules.used_percent || rules.hours.contains(&hour);
+    state.segments_left = if due { rules.segments_per_round } else { 0 };
 }
 
 const POISONED: &str = "no holder of this lock panics";

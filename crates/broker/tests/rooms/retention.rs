@@ -163,9 +163,13 @@ fn sends_are_refused_while_the_disk_is_too_full_and_taken_again_when_it_is_not()
     assert_eq!(code, 14);
     assert!(remark.contains("91 %") && remark.contains("diskSpaceWarningLevelRatio"), "{remark}");
     assert_eq!(scene.ask("pull", &["queueOffset=3"], "").code, 0, "reading goes on");
-    scene.full(90);
-    scene.round(0, &keep);
-    scene.send("T", "taken");
+    // At the next look, whenever the next round is.
+    for (percent, code) in [(90, 0), (91, 14), (90, 0)] {
+        scene.full(percent);
+        scene.now += 1000;
+        scene.broker.retain(Millis(scene.now), 0, &keep).unwrap();
+        assert_eq!(scene.ask("sendV2", &[], "x").code, code);
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ use super::latency::{Latencies, ms};
 use super::ledger::Ledger;
 use super::load::{Load, Positions, Running, Tally};
 use super::{row6_ratios, verify, vitals};
+use crate::wire::Wire;
 
 const TOPIC: &str = "full";
 const QUEUES: i32 = 4;
@@ -48,6 +49,8 @@ pub(super) async fn run(job: &Job) -> Result<Outcome> {
     let flush = job.flush.unwrap_or(Flush::Sync).setting();
     let setup = Setup::new(job, &data, &format!("{flush}{SETTINGS}"))?;
     let (mut broker, _) = setup.start_with_topic(TOPIC, QUEUES).await?;
+    // Or the oldest messages would go while the disk is full.
+    row6_ratios::consume_nothing(&Wire::connect(&setup.address()).await?, TOPIC, QUEUES).await?;
     let (mut ledger, mut tally) = (Ledger::default(), Tally::default());
     let load = Load {
         senders: 2,

@@ -159,12 +159,18 @@ async fn fill_log(wire: &Wire, seed: u64) -> Result<Ledger> {
             bail!("a message was refused: {reason}");
         }
     }
-    for queue in 0..QUEUES {
-        // The first pull makes the group.
-        wire.pull(TOPIC, queue, 0).await?;
-        wire.commit_offset(TOPIC, queue, 0).await?;
-    }
+    consume_nothing(wire, TOPIC, QUEUES).await?;
     Ok(ledger)
+}
+
+/// Makes a group that has still to consume all of a topic.
+pub(super) async fn consume_nothing(wire: &Wire, topic: &str, queues: i32) -> Result<()> {
+    for queue in 0..queues {
+        // The first pull makes the group.
+        wire.pull(topic, queue, 0).await?;
+        wire.commit_offset(topic, queue, 0).await?;
+    }
+    Ok(())
 }
 
 /// Sends a message of its own round, or tells why it was refused.
