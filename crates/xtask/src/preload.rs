@@ -2,10 +2,14 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::workspace;
+use crate::{process, workspace};
+
+/// Longest that the compiler may take.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Compiles `source`, a path in the workspace, into `directory`, and returns the variable that loads it.
 pub(crate) fn compile(source: &str, directory: &Path) -> Result<(String, String)> {
@@ -13,8 +17,6 @@ pub(crate) fn compile(source: &str, directory: &Path) -> Result<(String, String)
     let library = directory.join("preload.so");
     let mut cc = Command::new("cc");
     cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source);
-    let output = cc.output().context("this needs a C compiler, as `cc`")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "cc cannot compile {}: {}", source.display(), said.trim());
+    process::run(&mut cc, LIMIT).context("this needs a C compiler, as `cc`")?;
     Ok(("LD_PRELOAD".to_owned(), library.display().to_string()))
 }
