@@ -21,11 +21,12 @@ use crate::effects::{Delivery, Effects};
 use crate::group::Groups;
 use crate::offset::Offsets;
 use crate::order::Locks;
+use crate::places::Places;
 use crate::pull::{ColdPulls, PullAsked, Waiters};
 use crate::query::QueryRules;
 use crate::retention::Retention;
 use crate::send::{Accepted, BrokerProperties};
-use crate::slow::{SlowRequests, Undone, waits_for_disk};
+use crate::slow::{Undone, waits_for_disk};
 use crate::topic::{TopicRules, Topics};
 
 /// Bytes of replies that may wait for the disk before sends are refused as busy.
@@ -123,7 +124,8 @@ pub struct Broker {
     pub(crate) locks: Locks,
     pub(crate) waiters: Waiters,
     pub(crate) cold: ColdPulls,
-    pub(crate) slow: SlowRequests,
+    /// Requests that wait for the disk.
+    pub(crate) slow: Places,
     pub(crate) retention: Retention,
     pub(crate) broker_properties: BrokerProperties,
     unique_ids: Mutex<UniqueIds>,
@@ -224,7 +226,7 @@ impl Broker {
             locks: Locks::default(),
             waiters: Waiters::default(),
             cold: ColdPulls::default(),
-            slow: SlowRequests::default(),
+            slow: Places::default(),
             retention: Retention::default(),
             broker_properties: BrokerProperties::new(&config.topics.cluster_name),
             unique_ids: Mutex::new(UniqueIds::new(config.advertised.ip(), config.process_id, now.0 as u32)),

@@ -13,6 +13,7 @@ mod effects;
 pub mod group;
 pub mod offset;
 pub mod order;
+mod places;
 pub mod pull;
 pub mod query;
 pub mod retention;

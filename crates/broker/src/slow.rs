@@ -7,15 +7,14 @@
 //! Every such request is answered exactly once, by [`Broker::handle_slow`], or at once when too many wait. Pulls have
 //! their own way: [`cold`](crate::pull).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use bytes::{Bytes, BytesMut};
+use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{ConnectionId, Frame, Millis, Peer, QueueId, Reply, Request, ResponseCode};
-use cometmq_store::Store;
+use cometmq_store::{Patience, Store};
 
 use crate::broker::{Broker, Turn};
 use crate::effects::Effects;
+use crate::places::Place;
 
 /// Most bytes of requests that wait for the disk at a time.
 const SLOW_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -37,16 +36,6 @@ impl From<Reply> for Undone {
     }
 }
 
-/// How many requests wait for the disk.
-#[derive(Debug, Default)]
-pub(crate) struct SlowRequests(Arc<Waiting>);
-
-#[derive(Debug, Default)]
-struct Waiting {
-    count: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
 /// A request that waits for the disk. Give it to [`Broker::handle_slow`] where waiting is allowed.
 #[derive(Debug)]
 pub struct SlowRequest {
@@ -62,34 +51,6 @@ impl SlowRequest {
     }
 }
 
-/// What a request takes of [`SlowRequests`], given back when dropped.
-#[derive(Debug)]
-struct Place {
-    waiting: Arc<Waiting>,
-    bytes: usize,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.waiting.count.fetch_sub(1, Ordering::Relaxed);
-        self.waiting.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-impl SlowRequests {
-    pub fn count(&self) -> usize {
-        self.0.count.load(Ordering::Relaxed)
-    }
-
-    /// A place for so many bytes, if there is one.
-    fn enter(&self, bytes: usize) -> Option<Place> {
-        self.0.count.fetch_add(1, Ordering::Relaxed);
-        let before = self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let place = Place { waiting: Arc::clone(&self.0), bytes };
-        (before + bytes <= SLOW_BYTES_MAX).then_some(place)
-    }
-}
-
 /// Whether answering may take as long as the disk does. Rooms that know only on their way say so themselves, with
 /// [`Undone::NeedsDisk`].
 pub(crate) fn waits_for_disk(request: &Request<'_>, store: &Store) -> bool {
@@ -101,7 +62,8 @@ pub(crate) fn waits_for_disk(request: &Request<'_>, store: &Store) -> bool {
         | Request::GetEarliestStoreTime(_)
         | Request::CreateTopic(_) => true,
         Request::GetMaxOffset(queue) | Request::GetMinOffset(queue) => {
-            !store.knows_queue(&queue.topic, QueueId(queue.queue_id))
+            let known = |topic| store.queue_patiently(&topic, QueueId(queue.queue_id), Patience::Resident);
+            TopicName::parse(&queue.topic).is_ok_and(|topic| known(topic).is_none())
         }
         _ => false,
     }
@@ -111,7 +73,7 @@ impl Broker {
     /// Hands a request to the shell; the refusal when too much waits there already.
     pub(crate) fn postpone(&self, peer: Peer, frame: &Frame, effects: &mut Effects) -> Option<Reply> {
         let bytes = frame.header.len() + frame.body.len() + REQUEST_BYTES;
-        let Some(place) = self.slow.enter(bytes) else {
+        let Some(place) = self.slow.enter(bytes, |_, bytes| bytes <= SLOW_BYTES_MAX) else {
             let remark =
                 "[OVERLOAD]system busy, start flow control for a while: too many requests wait for the disk";
             return Some(Reply::refuse(ResponseCode::SystemBusy, remark));

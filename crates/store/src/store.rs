@@ -246,12 +246,6 @@ impl Store {
         }
     }
 
-    /// Whether [`Store::queue`] needs no disk for this one: it is in memory, or known not to exist.
-    pub fn knows_queue(&self, topic: &str, id: QueueId) -> bool {
-        self.queues.is_loaded(topic, id)
-            || TopicName::parse(topic).map_or(true, |topic| self.queues.is_absent(&topic, id))
-    }
-
     /// A queue to append to, loaded or made if need be. Callers bound the ids by the topic's settings. An error does
     /// not mean that it is new.
     pub fn queue_or_create(&self, topic: &TopicName, id: QueueId) -> Result<Arc<Queue>, DiskError> {

@@ -7,8 +7,7 @@
 //! workers. While old messages are to give way ([`Broker::hold_old_pulls`]) these leave too, so that the shell can pace
 //! all that a backlog costs.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use bytes::BytesMut;
 use cometmq_protocol::{ConnectionId, LogOffset, Millis, Reply, ResponseCode};
@@ -17,6 +16,7 @@ use cometmq_store::Patience;
 use super::{Outcome, Pull};
 use crate::broker::Broker;
 use crate::effects::Effects;
+use crate::places::{Place, Places};
 
 /// Most pulls that wait for the disk at a time.
 const COLD_MAX: usize = 4096;
@@ -28,7 +28,7 @@ const GAP_BYTES: i64 = 64 * 1024 * 1024;
 /// How many pulls wait for the disk, and which others are to go the same way.
 #[derive(Debug)]
 pub struct ColdPulls {
-    count: Arc<AtomicUsize>,
+    places: Places,
     /// The newest message for which a pull had to leave its worker: it and all before it are old.
     old_end: AtomicI64,
     holds_old: AtomicBool,
@@ -36,8 +36,8 @@ pub struct ColdPulls {
 
 impl Default for ColdPulls {
     fn default() -> ColdPulls {
-        let (count, holds_old) = (Arc::default(), AtomicBool::default());
-        ColdPulls { count, old_end: AtomicI64::new(i64::MIN), holds_old }
+        let (places, holds_old) = (Places::default(), AtomicBool::default());
+        ColdPulls { places, old_end: AtomicI64::new(i64::MIN), holds_old }
     }
 }
 
@@ -56,25 +56,10 @@ impl ColdPull {
     }
 }
 
-/// One of the places of [`ColdPulls`], given back when dropped.
-#[derive(Debug)]
-struct Place(Arc<AtomicUsize>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl ColdPulls {
     /// Pulls that wait for the disk now.
     pub fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
-    }
-
-    fn enter(&self) -> Option<Place> {
-        let place = Place(Arc::clone(&self.count));
-        (self.count.fetch_add(1, Ordering::Relaxed) < COLD_MAX).then_some(place)
+        self.places.count()
     }
 
     /// Whether a pull that came to this leaves its worker although all is in memory.
@@ -115,7 +100,7 @@ impl Broker {
         out: &mut BytesMut,
         effects: &mut Effects,
     ) {
-        match self.cold.enter() {
+        match self.cold.places.enter(0, |count, _| count <= COLD_MAX) {
             Some(place) => effects.cold.push(ColdPull { pull, deadline, _place: place }),
             None => {
                 let remark = format!("{COLD_MAX} pulls of old messages wait for the disk already; try again");
