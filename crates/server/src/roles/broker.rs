@@ -79,12 +79,19 @@ struct Signal {
 struct SignalState {
     wanted: bool,
     end: bool,
+    /// The thread sleeps: waking it is a call to the kernel, which who comes after the first is spared.
+    asleep: bool,
 }
 
 impl Signal {
     fn want(&self) {
-        self.state.lock().expect(POISONED).wanted = true;
-        self.changed.notify_one();
+        let mut state = self.state.lock().expect(POISONED);
+        state.wanted = true;
+        let wake = std::mem::take(&mut state.asleep);
+        drop(state);
+        if wake {
+            self.changed.notify_one();
+        }
     }
 
     fn end(&self) {
@@ -94,10 +101,11 @@ impl Signal {
 
     /// Sleeps until there is work or `at_most` is over. False when the thread is to end.
     fn wait(&self, at_most: Duration) -> bool {
-        let state = self.state.lock().expect(POISONED);
+        let mut state = self.state.lock().expect(POISONED);
+        state.asleep = true;
         let idle = |state: &mut SignalState| !state.wanted && !state.end;
         let (mut state, _) = self.changed.wait_timeout_while(state, at_most, idle).expect(POISONED);
-        state.wanted = false;
+        (state.asleep, state.wanted) = (false, false);
         !state.end
     }
 }
