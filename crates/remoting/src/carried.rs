@@ -129,29 +129,46 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_connection_stays_while_a_thread_that_pushes_holds_its_socket() {
+    /// Serves with two workers while `run` has an address to connect to.
+    fn serve(handler: Arc<dyn Handler>, run: impl FnOnce(TcpStream, &Workers)) {
         let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], ServerOptions::default()).unwrap();
         let address = server.local_addresses().unwrap()[0];
-        let (workers, last) = (Workers::start(2.try_into().unwrap(), || ()).unwrap(), Arc::<Last>::default());
+        let workers = Workers::start(2.try_into().unwrap(), || ()).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         thread::scope(|scope| {
             scope.spawn(|| {
                 let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-                runtime
-                    .block_on(server.serve(&workers, last.clone(), async { drop(stopped.await) }))
-                    .unwrap();
+                runtime.block_on(server.serve(&workers, handler, async { drop(stopped.await) })).unwrap();
             });
-            let mut stream = TcpStream::connect(address).unwrap();
+            let stream = TcpStream::connect(address).unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-            let (mut request, mut reply) = (BytesMut::new(), BytesMut::new());
-            Header::request(1, 0, Fields::default()).encode(SerializeType::Json, 0, &mut request);
-            Header::response(0, 0, None, None).encode(SerializeType::Json, 0, &mut reply);
+            run(stream, &workers);
+            stop.send(()).unwrap();
+        });
+    }
+
+    fn request() -> BytesMut {
+        let mut request = BytesMut::new();
+        Header::request(1, 0, Fields::default()).encode(SerializeType::Json, 0, &mut request);
+        request
+    }
+
+    fn reply(opaque: i32, body: &[u8]) -> BytesMut {
+        let mut reply = BytesMut::new();
+        Header::response(0, opaque, None, None).encode_with_body(SerializeType::Json, body, &mut reply);
+        reply
+    }
+
+    #[test]
+    fn a_connection_stays_while_a_thread_that_pushes_holds_its_socket() {
+        let last = Arc::<Last>::default();
+        serve(last.clone(), |mut stream, workers| {
+            let expected = reply(0, &[]);
             let mut ask = || {
-                stream.write_all(&request).unwrap();
-                let mut read = vec![0; reply.len()];
+                stream.write_all(&request()).unwrap();
+                let mut read = vec![0; expected.len()];
                 stream.read_exact(&mut read).expect("the connection lives");
-                assert_eq!(read, reply);
+                assert_eq!(read, expected);
                 last.0.lock().unwrap().clone().unwrap()
             };
             let (connection, thread) = ask();
@@ -165,7 +182,42 @@ mod tests {
             // The second answer at the latest comes from there: the task moves when it is awake.
             ask();
             assert_ne!(ask().1, thread, "it moved");
-            stop.send(()).unwrap();
+        });
+    }
+
+    /// More than sockets take at once.
+    const LONG: [u8; 8 << 20] = [7; 8 << 20];
+
+    /// While it answers, something long is pushed, and the connection is wished elsewhere.
+    #[derive(Default)]
+    struct Interrupted(Mutex<Option<Arc<Worker>>>);
+
+    impl Handler for Interrupted {
+        fn frames(&self, on: &Connection, frames: &mut Vec<Frame>, out: &mut Out) -> Result<(), CloseReason> {
+            frames.clear();
+            out.buffer().extend_from_slice(&reply(1, &[]));
+            let next = self.0.lock().unwrap().take();
+            on.push_now(reply(2, &LONG).freeze());
+            if let Some(worker) = next {
+                on.move_to(worker);
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_rest_of_what_was_pushed_goes_before_an_answer_also_when_the_connection_moves() {
+        let handler = Arc::<Interrupted>::default();
+        serve(handler.clone(), |mut stream, workers| {
+            let crew = workers.crew();
+            for next in [None, Some(crew.least()), Some(crew.least())] {
+                *handler.0.lock().unwrap() = next;
+                stream.write_all(&request()).unwrap();
+                let expected = [reply(2, &LONG), reply(1, &[])].concat();
+                let mut read = vec![0; expected.len()];
+                stream.read_exact(&mut read).expect("the connection lives");
+                assert!(read == expected, "frames were mixed");
+            }
         });
     }
 }
