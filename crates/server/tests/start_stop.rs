@@ -6,11 +6,11 @@ mod support;
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cometmq_protocol::body::json;
 use cometmq_protocol::body::route::TopicRoute;
-use support::{Cluster, Process, Wire, command, free_port, outcome, send, wait_until};
+use support::{Cluster, Process, Wire, command, free_port, outcome, send, try_send, wait_until};
 
 /// One line, no more: what, and what to change.
 fn failure(mut process: Process) -> String {
@@ -69,6 +69,39 @@ fn messages_survive_a_stop_and_a_kill() {
         } else {
             cluster.process.kill();
         }
+    }
+}
+
+#[test]
+fn a_stop_under_load_answers_everything_that_it_stores() {
+    let data = tempfile::tempdir().unwrap();
+    let config = data.path().join("broker.conf");
+    let mut answered = 0;
+    for policy in ["SYNC_FLUSH", "ASYNC_FLUSH"] {
+        std::fs::write(&config, format!("flushDiskType={policy}\n")).unwrap();
+        let more = ["-c", config.to_str().unwrap()];
+        let store = data.path().join("store");
+        let mut cluster = Cluster::start(&store, &more);
+        let senders: Vec<_> = (0..8)
+            .map(|_| {
+                let mut wire = Wire::connect(cluster.broker);
+                let until_closed = move || {
+                    let replies = std::iter::from_fn(|| try_send(&mut wire, "T", b"hello"));
+                    replies.map(|(code, remark)| assert_eq!(code, 0, "{remark}")).count()
+                };
+                std::thread::spawn(until_closed)
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(400));
+        cluster.process.terminate();
+        let (status, output) = cluster.process.wait();
+        assert!(status.success(), "{output}");
+        answered += senders.into_iter().map(|sender| sender.join().unwrap()).sum::<usize>();
+        assert!(answered > 0);
+        let cluster = Cluster::start(&store, &more);
+        let max = Wire::connect(cluster.broker).request(30, &[("topic", "T"), ("queueId", "0")], b"");
+        let header = cometmq_protocol::Header::decode(&max).unwrap();
+        assert_eq!(header.field("offset"), Some(answered.to_string().as_str()), "{policy}");
     }
 }
 

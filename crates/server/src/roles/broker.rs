@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -61,11 +62,22 @@ pub(super) struct Shell {
     pub(super) announce: Notify,
     cold: DiskWork<ConnectionId, ColdPull>,
     slow: DiskWork<ConnectionId, SlowRequest>,
+    /// Threads that may have answers in hand.
+    answering: AtomicUsize,
     sync: Signal,
     housekeeping: Signal,
     flushing: Signal,
     scrubbing: Signal,
     retention: RetentionRules,
+}
+
+/// A thread that is counted, until this is dropped.
+struct Answering<'a>(&'a AtomicUsize);
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Wakes a thread: because there is work, or because it is to end.
@@ -148,6 +160,7 @@ impl BrokerRole {
             announce: Notify::new(),
             cold: DiskWork::default(),
             slow: DiskWork::default(),
+            answering: AtomicUsize::new(0),
             sync: Signal::default(),
             housekeeping: Signal::default(),
             flushing: Signal::default(),
@@ -281,6 +294,13 @@ impl Shell {
         push_all(deliveries.into_iter().filter_map(known));
     }
 
+    /// Counts this thread among those that a stopping server waits for: what they have taken from the broker is not yet
+    /// with its connections.
+    fn answering(&self) -> Answering<'_> {
+        self.answering.fetch_add(1, Ordering::SeqCst);
+        Answering(&self.answering)
+    }
+
     fn connection(&self, id: ConnectionId) -> Option<Connection> {
         self.connections.read().expect(POISONED).get(&id).cloned()
     }
@@ -288,6 +308,7 @@ impl Shell {
     /// Group commit: one sync for everyone who waits, and the next one for those who came meanwhile.
     fn sync_loop(&self, interval: Duration) {
         while self.sync.wait(interval) {
+            let _counted = self.answering();
             let mut effects = Effects::default();
             // A failure is logged by the commit log itself, once, and answered to every sender.
             let _ = self.broker.sync(&mut effects);
@@ -299,6 +320,7 @@ impl Shell {
     fn housekeeping_loop(&self) {
         let mut pacing = Pacing::begin(self);
         while self.housekeeping.wait(TICK) {
+            let _counted = self.answering();
             let mut effects = Effects::default();
             self.broker.tick(clock::now(), &mut effects);
             self.apply(effects);
@@ -308,9 +330,11 @@ impl Shell {
 
     fn flush_loop(&self) {
         // At once what a crash left: a process that lives for less than the interval makes progress all the same.
+        let counted = self.answering();
         let mut effects = Effects::default();
         let _ = self.broker.sync(&mut effects);
         self.apply(effects);
+        drop(counted);
         let mut interval = Duration::ZERO;
         while self.flushing.wait(interval) {
             interval = QUEUE_FLUSH;
@@ -337,6 +361,7 @@ impl Shell {
     /// Does what other requests want of the disk.
     fn slow_loop(&self) {
         while let Some(request) = self.slow.next(|connection| self.is_clogged(connection)) {
+            let _counted = self.answering();
             let mut effects = Effects::default();
             let connection = request.connection();
             self.broker.handle_slow(request, clock::now(), &mut effects);
@@ -468,7 +493,8 @@ impl Handler for Shell {
     }
 
     fn unanswered(&self) -> usize {
-        self.broker.unanswered()
+        // In this order: who takes an answer from the broker is counted before that.
+        self.broker.unanswered() + self.answering.load(Ordering::SeqCst)
     }
 }
 

@@ -165,12 +165,17 @@ impl Wire {
     }
 
     pub fn request(&mut self, code: i32, fields: &[(&str, &str)], body: &[u8]) -> Frame {
+        self.try_request(code, fields, body).expect("a reply")
+    }
+
+    /// `None` when the server closed the connection.
+    pub fn try_request(&mut self, code: i32, fields: &[(&str, &str)], body: &[u8]) -> Option<Frame> {
         let mut list = Fields::default();
         fields.iter().for_each(|(name, value)| list.push(name.to_string(), value.to_string()));
         let mut out = BytesMut::new();
         Header::request(code, 7, list).encode_with_body(SerializeType::Json, body, &mut out);
         self.write(&out);
-        self.read().expect("a reply")
+        self.read()
     }
 
     /// The next frame, or `None` when the server closed the connection.
@@ -199,6 +204,11 @@ pub fn outcome(frame: &Frame) -> (i32, String) {
 
 /// Sends a message by hand and returns the reply.
 pub fn send(wire: &mut Wire, topic: &str, body: &[u8]) -> (i32, String) {
+    try_send(wire, topic, body).expect("a reply")
+}
+
+/// As [`send`]; `None` when the server closed the connection.
+pub fn try_send(wire: &mut Wire, topic: &str, body: &[u8]) -> Option<(i32, String)> {
     let fields = [
         ("a", "g"),
         ("b", topic),
@@ -210,5 +220,5 @@ pub fn send(wire: &mut Wire, topic: &str, body: &[u8]) -> (i32, String) {
         ("h", "0"),
         ("i", "TAGS\u{1}TagA\u{2}"),
     ];
-    outcome(&wire.request(310, &fields, body))
+    wire.try_request(310, &fields, body).map(|frame| outcome(&frame))
 }
