@@ -10,7 +10,6 @@ mod reply;
 mod waiters;
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -41,11 +40,6 @@ const SCANNED_MIN: usize = 32;
 const SCANNED_MAX: usize = 4096;
 /// Longest wait that a client may ask for.
 const SUSPEND_MS_MAX: i64 = 60_000;
-
-thread_local! {
-    /// Memory for the entries that this thread looks at next.
-    static UNITS: Cell<Vec<Unit>> = const { Cell::new(Vec::new()) };
-}
 
 /// A pull as it came.
 #[derive(Clone, Copy, Debug)]
@@ -341,31 +335,28 @@ impl Broker {
             pull.count.max(SCANNED_MIN)
         };
         let mut chosen = Chosen::new(pull.count);
-        let mut units = UNITS.take();
         while !chosen.is_full && chosen.scanned < SCANNED_MAX {
-            units.clear();
-            match queue.read_patiently(pull.offset + chosen.scanned as i64, step, patience, &mut units) {
+            let next = pull.offset + chosen.scanned as i64;
+            let before = chosen.units.len();
+            match queue.read_patiently(next, step, patience, &mut chosen.units) {
                 Ok(true) => {}
                 // What was found is delivered; the next pull goes on from there.
-                Ok(false) if !chosen.units.is_empty() => break,
+                Ok(false) if before > 0 => break,
                 Ok(false) => return Outcome::NotResident,
                 Err(error) => {
                     tracing::error!(topic = %queue.topic(), queue = %queue.id(), %error, "queue not readable");
                 }
             }
-            if units.is_empty() {
-                break;
-            }
-            if chosen.scanned == 0 && units[0].log_offset < self.store.log().start() {
+            let Some((_, first)) = chosen.units.get(before) else { break };
+            if chosen.scanned == 0 && first.log_offset < self.store.log().start() {
                 // Deleted a moment ago: the queue's beginning follows.
                 if let Err(error) = self.store.expire(queue) {
                     tracing::error!(topic = %queue.topic(), queue = %queue.id(), %error, "queue not readable");
                 }
                 return nothing(PullRetryImmediately, "MESSAGE_WAS_REMOVING", queue.min().max(pull.offset));
             }
-            chosen.add(&units, pull);
+            chosen.choose(before, pull);
         }
-        UNITS.set(units);
         let next = pull.offset + chosen.scanned as i64;
         match (chosen.scanned, chosen.units) {
             (0, _) => nothing(PullRetryImmediately, "MESSAGE_WAS_REMOVING", pull.offset),

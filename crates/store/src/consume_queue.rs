@@ -42,6 +42,15 @@ pub struct Unit {
     pub tags_code: i64,
 }
 
+/// An entry with its offset.
+pub type Entry = (QueueOffset, Unit);
+
+impl From<Entry> for Unit {
+    fn from((_, unit): Entry) -> Unit {
+        unit
+    }
+}
+
 impl Unit {
     /// What stands before the first entry of a queue that does not begin at 0.
     const FILLER: Unit = Unit { log_offset: LogOffset(0), size: FILLER_SIZE, tags_code: 0 };
@@ -62,21 +71,40 @@ impl Unit {
 
     /// Reads an entry; `None` for the zeros behind the last one and for what cannot be an entry.
     pub fn decode(bytes: &[u8; UNIT_BYTES as usize]) -> Option<Unit> {
-        let field = |from: usize| i64::from_be_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
-        let size = i32::from_be_bytes(bytes[8..12].try_into().expect("four bytes"));
-        let unit = Unit { log_offset: LogOffset(field(0)), size, tags_code: field(12) };
-        (unit.log_offset.0 >= 0 && size > 0).then_some(unit)
+        Some(Unit::decode_any(bytes)).filter(Unit::is_one)
     }
 
-    /// Appends to `units` the entries up to the first one that cannot be one; returns how many these are.
-    pub(crate) fn decode_all(entries: &[[u8; UNIT_BYTES as usize]], units: &mut Vec<Unit>) -> usize {
+    fn is_one(&self) -> bool {
+        self.log_offset.0 >= 0 && self.size > 0
+    }
+
+    fn decode_any(bytes: &[u8; UNIT_BYTES as usize]) -> Unit {
+        let field = |from: usize| i64::from_be_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
+        let size = i32::from_be_bytes(bytes[8..12].try_into().expect("four bytes"));
+        Unit { log_offset: LogOffset(field(0)), size, tags_code: field(12) }
+    }
+
+    /// Appends to `units` the entries from the one at `offset` on, up to the first one that cannot be one; returns how
+    /// many these are.
+    pub(crate) fn decode_all<T: From<Entry>>(
+        entries: &[[u8; UNIT_BYTES as usize]],
+        offset: i64,
+        units: &mut Vec<T>,
+    ) -> usize {
         let before = units.len();
-        units.reserve(entries.len());
-        for entry in entries {
-            let Some(unit) = Unit::decode(entry) else { break };
-            units.push(unit);
+        // Nearly always all are entries: all are appended, and counted only if one is none.
+        let mut all = true;
+        units.extend(entries.iter().zip(offset..).map(|(entry, offset)| {
+            let unit = Unit::decode_any(entry);
+            all &= unit.is_one();
+            T::from((QueueOffset(offset), unit))
+        }));
+        if all {
+            return entries.len();
         }
-        units.len() - before
+        let whole = entries.iter().take_while(|entry| Unit::decode(entry).is_some()).count();
+        units.truncate(before + whole);
+        whole
     }
 
     pub(crate) fn is_filler(&self) -> bool {
@@ -215,14 +243,14 @@ impl Queue {
         }
     }
 
-    /// As [`Queue::read`], for a consumer that goes through the queue; returns false when the entries are not in memory
-    /// and `patience` does not reach further.
+    /// As [`Queue::read`], with their offsets, for a consumer that goes through the queue; returns false when the entries
+    /// are not in memory and `patience` does not reach further.
     pub fn read_patiently(
         &self,
         offset: QueueOffset,
         count: usize,
         patience: Patience,
-        units: &mut Vec<Unit>,
+        units: &mut Vec<Entry>,
     ) -> Result<bool, DiskError> {
         match self.before_tail(offset, count, units) {
             Some(flushed) => {
@@ -239,11 +267,17 @@ impl Queue {
 
     /// Appends entries to `units` that are in memory, or tells how many there are from `offset` on before those: they
     /// are all flushed, for the tail is never cut further.
-    fn before_tail(&self, offset: QueueOffset, count: usize, units: &mut Vec<Unit>) -> Option<i64> {
+    fn before_tail<T: From<Entry>>(
+        &self,
+        offset: QueueOffset,
+        count: usize,
+        units: &mut Vec<T>,
+    ) -> Option<i64> {
         let state = self.state.lock().expect(POISONED);
         match usize::try_from(offset.0 - state.tail_base) {
             Ok(from) => {
-                units.extend(state.tail.iter().skip(from).take(count));
+                let found = state.tail.range(from.min(state.tail.len())..).take(count).copied();
+                units.extend((offset.0..).map(QueueOffset).zip(found).map(T::from));
                 None
             }
             Err(_) => Some(state.tail_base - offset.0),
@@ -340,3 +374,26 @@ impl Queue {
 }
 
 const POISONED: &str = "no holder of this lock panics";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_read_up_to_the_first_one_that_cannot_be_one() {
+        let unit = |n| Unit { log_offset: LogOffset(n), size: 9, tags_code: -n };
+        let whole: Vec<_> = (0..9).map(|n| unit(n).encode()).collect();
+        for (bad, encoded) in
+            [(9, whole[0]), (0, [0; 20]), (4, Unit { size: -1, ..unit(4) }.encode()), (8, unit(-1).encode())]
+        {
+            let mut entries = whole.clone();
+            if let Some(entry) = entries.get_mut(bad) {
+                *entry = encoded;
+            }
+            let mut units = vec![(QueueOffset(1), unit(77))];
+            assert_eq!(Unit::decode_all(&entries, 50, &mut units), bad);
+            let expected = (0..bad as i64).map(|n| (QueueOffset(50 + n), unit(n)));
+            assert!(units[1..].iter().copied().eq(expected), "entry {bad} is none");
+        }
+    }
+}

@@ -81,7 +81,6 @@ fn delivered(store: &Store) -> Vec<(&'static str, QueueOffset, Vec<u8>)> {
         while next < queue.max() {
             let mut units = Vec::new();
             assert!(queue.read_patiently(next, 7, Patience::Disk, &mut units).unwrap());
-            let units: Vec<_> = units.into_iter().zip(0..).map(|(unit, n)| (next + n, unit)).collect();
             next = next + units.len().max(1) as i64;
             let mut offsets = units.iter();
             store.read_messages(&queue, &units, Patience::Disk, &mut Vec::new(), &mut |message| {

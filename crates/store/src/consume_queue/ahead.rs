@@ -10,7 +10,7 @@ use cometmq_protocol::QueueId;
 use cometmq_protocol::names::TopicName;
 use foldhash::fast::FixedState;
 
-use super::{POISONED, Unit};
+use super::{Entry, POISONED, Unit};
 
 /// Entries read at once for a consumer that goes on where it stopped.
 pub(super) const AHEAD_UNITS: i64 = 512;
@@ -77,10 +77,10 @@ impl Ahead {
     }
 
     /// Appends to `units` the `count` entries from `offset` on, if they are all here.
-    pub fn take(&mut self, offset: i64, count: usize, units: &mut Vec<Unit>) -> bool {
+    pub fn take(&mut self, offset: i64, count: usize, units: &mut Vec<Entry>) -> bool {
         let Ok(from) = usize::try_from(offset - self.from) else { return false };
         let Some(found) = self.bytes.as_chunks().0.get(from..from + count) else { return false };
-        let decoded = Unit::decode_all(found, units);
+        let decoded = Unit::decode_all(found, offset, units);
         if decoded < count {
             units.truncate(units.len() - decoded);
             return false;

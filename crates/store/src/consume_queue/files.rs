@@ -10,7 +10,7 @@ use cometmq_protocol::{QueueId, QueueOffset};
 
 use super::ahead::{AHEAD_UNITS, Ahead, ReadAhead, stretch_end};
 use super::unsynced::Unsynced;
-use super::{UNIT_BYTES, Unit};
+use super::{Entry, UNIT_BYTES, Unit};
 use crate::commit_log::Patience;
 use crate::disk::{self, Disk, DiskError, DiskFile};
 use crate::segments::{self, OpenFiles};
@@ -115,15 +115,15 @@ impl QueueFiles {
 
     /// Appends to `units` what the files have of a span: fewer entries where the file ends or holds no more. False when
     /// they are not in memory and its patience does not reach further.
-    pub fn read(&self, span: &Span<'_>, units: &mut Vec<Unit>) -> Result<bool, DiskError> {
+    pub fn read<T: From<Entry>>(&self, span: &Span<'_>, units: &mut Vec<T>) -> Result<bool, DiskError> {
         let mut bytes = Vec::new();
         let is_resident = self.read_bytes(span, &mut bytes)?;
-        Unit::decode_all(bytes.as_chunks().0, units);
+        Unit::decode_all(bytes.as_chunks().0, span.offset, units);
         Ok(is_resident)
     }
 
     /// As `read`, for one who goes through the queue, of which the files have `flushed` entries from the span's first on.
-    pub fn read_on(&self, span: &Span<'_>, flushed: i64, units: &mut Vec<Unit>) -> Result<bool, DiskError> {
+    pub fn read_on(&self, span: &Span<'_>, flushed: i64, units: &mut Vec<Entry>) -> Result<bool, DiskError> {
         let Span { topic, id, offset, count, .. } = *span;
         let until = stretch_end(offset).min(offset + flushed);
         let place =
@@ -140,7 +140,7 @@ impl QueueFiles {
         let wanted = if goes_on { count.max(AHEAD_UNITS.min(until - offset) as usize) } else { count };
         let is_resident = self.read_bytes(&Span { count: wanted, ..*span }, &mut bytes)?;
         let (whole, _) = bytes.as_chunks();
-        let next = offset + Unit::decode_all(&whole[..whole.len().min(count)], units) as i64;
+        let next = offset + Unit::decode_all(&whole[..whole.len().min(count)], offset, units) as i64;
         *place = Some(Ahead { topic: topic.clone(), id, from: offset, bytes, next });
         Ok(is_resident)
     }

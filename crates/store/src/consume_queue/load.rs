@@ -144,7 +144,7 @@ impl QueueFiles {
             let mut read = |offset, count| {
                 self.read_file(&*file, 0, &Span { topic, id, offset, count, patience }, &mut bytes)?;
                 let mut units = Vec::with_capacity(count);
-                Unit::decode_all(bytes.as_chunks().0, &mut units);
+                Unit::decode_all(bytes.as_chunks().0, offset, &mut units);
                 Ok::<_, DiskError>(units)
             };
             let units = read(from, count)?;
