@@ -103,10 +103,10 @@ impl Sum {
 }
 
 fn check(bytes: &[u8; SUM_BYTES], block: i64) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&bytes[..12]);
-    hasher.update(&block.to_be_bytes());
-    hasher.finalize()
+    let mut checked = [0; 20];
+    checked[..12].copy_from_slice(&bytes[..12]);
+    checked[12..].copy_from_slice(&block.to_be_bytes());
+    crc32fast::hash(&checked)
 }
 
 /// The exclusive or of all words of 4 bytes, the last filled up with zeros.
