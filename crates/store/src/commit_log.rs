@@ -50,7 +50,7 @@ const OPEN_SEGMENTS_MAX: usize = 256;
 pub(crate) use damage::Identity;
 pub use damage::Wrong;
 pub(crate) use piece::Piece;
-pub use read::{Found, Patience};
+pub use read::{Found, Patience, Receiver};
 pub(crate) use read::{NotResident, Sought, Wanted};
 
 /// Sizes and places of a commit log.

@@ -32,7 +32,7 @@ mod store;
 mod two_slots;
 mod walk;
 
-pub use commit_log::{AppendError, Appended, Found, Patience, Wrong};
+pub use commit_log::{AppendError, Appended, Found, Patience, Receiver, Wrong};
 pub use consume_queue::{Queue, Unit};
 pub use disk::{Disk, DiskError, DiskFile, MemoryDisk, RealDisk};
 pub use index::{IndexOptions, KeyQuery};

@@ -12,7 +12,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::checkpoint::{DispatchedPosition, DurablePosition, JavaCheckpoint};
 use crate::commit_log::{
-    AppendError, Appended, CommitLog, CommitLogOptions, Ends, Found, Patience, Sought, Wrong,
+    AppendError, Appended, CommitLog, CommitLogOptions, Ends, Found, Patience, Receiver, Sought, Wrong,
 };
 use crate::consume_queue::{Queue, QueueFiles, UNIT_BYTES, Unit, Unsynced};
 use crate::disk::{self, Disk, DiskError, DiskLock};
@@ -375,7 +375,7 @@ impl Store {
         let entries: Vec<_> = units.iter().map(|unit| (QueueOffset(0), *unit)).collect();
         let sought = Sought { entries: &entries, queue: None };
         let mut result = Ok(());
-        self.log.read(sought, Patience::Disk, scratch, &mut |found| match found {
+        self.log.read(sought, Patience::Disk, scratch, &mut |found: Found<'_>| match found {
             Ok(record) => each(record),
             Err(Wrong::Unreadable(error)) => {
                 result = Err(error);
@@ -386,8 +386,8 @@ impl Store {
         result
     }
 
-    /// Reads the messages of a queue whose entries are given with their offsets, in order, and hands each to `each`, or
-    /// what is wrong with it, until that returns false. Each is verified: it is the message of that place, byte for
+    /// Reads the messages of a queue whose entries are given with their offsets, in order, and hands each to `receiver`,
+    /// or what is wrong with it, until that wants no more. Each is verified: it is the message of that place, byte for
     /// byte, as far as there are checksums. Returns false when the next one is not in memory and `patience` does not
     /// reach further.
     pub fn read_messages(
@@ -396,10 +396,10 @@ impl Store {
         units: &[(QueueOffset, Unit)],
         patience: Patience,
         scratch: &mut Vec<u8>,
-        each: &mut impl FnMut(Found<'_>) -> bool,
+        receiver: &mut impl Receiver,
     ) -> bool {
         let sought = Sought { entries: units, queue: Some((queue.topic().as_str(), queue.id())) };
-        self.log.read(sought, patience, scratch, each)
+        self.log.read(sought, patience, scratch, receiver)
     }
 
     /// The store time of the message at `offset`, if it is there.

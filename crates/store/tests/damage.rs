@@ -15,7 +15,9 @@ use cometmq_store::config_file;
 use cometmq_store::disk::{Chance, Crash, Fault, read_file};
 use cometmq_store::index::format::Shape;
 use cometmq_store::scrub::{ScrubCursor, ScrubRound, ScrubStep};
-use cometmq_store::{Disk, IndexOptions, KeyQuery, MemoryDisk, Patience, Store, StoreOptions};
+use cometmq_store::{
+    Appended, Disk, Found, IndexOptions, KeyQuery, MemoryDisk, Patience, Store, StoreOptions, Unit,
+};
 
 const TOPICS: [&str; 2] = ["T", "Orders"];
 const MESSAGES: i64 = 60;
@@ -83,11 +85,12 @@ fn delivered(store: &Store) -> Vec<(&'static str, QueueOffset, Vec<u8>)> {
             assert!(queue.read_patiently(next, 7, Patience::Disk, &mut units).unwrap());
             next = next + units.len().max(1) as i64;
             let mut offsets = units.iter();
-            store.read_messages(&queue, &units, Patience::Disk, &mut Vec::new(), &mut |message| {
+            let mut each = |message: Found<'_>| {
                 let (offset, _) = offsets.next().unwrap();
                 messages.extend(message.ok().map(|bytes| (topic, *offset, bytes.to_vec())));
                 true
-            });
+            };
+            store.read_messages(&queue, &units, Patience::Disk, &mut Vec::new(), &mut each);
         }
     }
     messages
@@ -500,12 +503,21 @@ fn whichever_call_of_a_reader_fails_nothing_wrong_is_delivered_and_the_next_one_
                 let mut units = Vec::new();
                 if queue.read(QueueOffset(0), 12, &mut units).is_ok() {
                     let units: Vec<_> = (0..).map(QueueOffset).zip(units).collect();
-                    store.read_messages(&queue, &units, Patience::Disk, &mut Vec::new(), &mut |message| {
-                        if let Ok(bytes) = message {
-                            assert!(whole.iter().any(|(_, _, whole)| *whole == bytes), "call {n}, {fault:?}");
-                        }
-                        true
-                    });
+                    store.read_messages(
+                        &queue,
+                        &units,
+                        Patience::Disk,
+                        &mut Vec::new(),
+                        &mut |message: Found<'_>| {
+                            if let Ok(bytes) = message {
+                                assert!(
+                                    whole.iter().any(|(_, _, whole)| *whole == bytes),
+                                    "call {n}, {fault:?}"
+                                );
+                            }
+                            true
+                        },
+                    );
                 }
                 disk.heal();
                 assert!(delivered(&store) == whole, "call {n}, {fault:?}");
@@ -555,6 +567,54 @@ fn an_entry_that_was_read_ahead_and_made_anew_since_is_read_anew() {
     let queue = store.queue("T", QueueId(0)).unwrap().unwrap();
     assert!(store.restore_entry(&queue, QueueOffset(9)).unwrap());
     assert_eq!(entries(&store, 8), whole);
+}
+
+/// Of messages with parts of the same lengths each is known by a few words, and yet taken for no other.
+#[test]
+fn an_entry_that_leads_to_a_message_of_the_same_kind_does_not_deliver_it() {
+    let disk = MemoryDisk::new();
+    let store = open(&disk);
+    let queues = [("Orders", 0), ("Orderz", 0), ("Orders", 1)];
+    let mut units = [const { Vec::new() }; 3];
+    for number in 0..400 {
+        for ((topic, id), units) in queues.iter().zip(&mut units) {
+            let host = "127.0.0.1:10911".parse().unwrap();
+            let record = Record::plain(topic, QueueId(*id), host, b"body");
+            let queue = store.queue_or_create(&TopicName::parse(topic).unwrap(), QueueId(*id)).unwrap();
+            let mut placed = Vec::new();
+            store.append(&queue, &[record], &[0], Millis(1000), &mut placed).unwrap();
+            let Appended { log_offset, queue_offset, end, .. } = placed[0];
+            assert_eq!(queue_offset.0, number);
+            units.push((queue_offset, Unit { log_offset, size: (end - log_offset) as i32, tags_code: 0 }));
+        }
+        store.write(&mut Vec::new());
+    }
+    store.close().unwrap();
+    drop(store);
+    let store = open(&disk);
+    let queue = store.queue("Orders", QueueId(0)).unwrap().unwrap();
+    let mut entries = units[0].clone();
+    let astray = [(3, units[1][3]), (9, units[2][9]), (10, units[0][11]), (40, units[0][39])];
+    for (at, (_, unit)) in astray {
+        entries[at].1 = unit;
+    }
+    entries[20].1.size -= 1;
+    entries[30].1.log_offset.0 += 1;
+    let mut missed = Vec::new();
+    let mut seen = entries.iter();
+    store.read_messages(&queue, &entries, Patience::Disk, &mut Vec::new(), &mut |message: Found<'_>| {
+        let (offset, _) = seen.next().unwrap();
+        match message {
+            Ok(bytes) => {
+                let record = RecordView::decode(bytes).unwrap();
+                let place = (record.topic, record.queue_id, record.queue_offset);
+                assert_eq!(place, ("Orders", QueueId(0), *offset));
+            }
+            Err(_) => missed.push(offset.0),
+        }
+        true
+    });
+    assert_eq!((missed, seen.count()), (vec![3, 9, 10, 20, 30, 40], 0));
 }
 
 /// Readers share parts of the log, and messages that lie across two of them are put together.

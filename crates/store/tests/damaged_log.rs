@@ -9,7 +9,7 @@ use cometmq_protocol::message::{Record, RecordView};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 use cometmq_store::disk::{Crash, read_file};
-use cometmq_store::{Appended, Disk, MemoryDisk, Patience, RecoveryReport, Store, StoreOptions};
+use cometmq_store::{Appended, Disk, Found, MemoryDisk, Patience, RecoveryReport, Store, StoreOptions};
 
 const TOPICS: [&str; 2] = ["T", "Orders"];
 const MESSAGES: i64 = 60;
@@ -70,10 +70,11 @@ fn delivered(store: &Store) -> Vec<Message> {
             queue.read(offset, 1, &mut units).unwrap();
             let units: Vec<_> = units.into_iter().map(|unit| (offset, unit)).collect();
             assert_eq!(units.len(), 1, "offsets are dense");
-            store.read_messages(&queue, &units, Patience::Disk, &mut Vec::new(), &mut |message| {
+            let mut each = |message: Found<'_>| {
                 messages.extend(message.ok().map(|bytes| (topic, offset, bytes.to_vec())));
                 true
-            });
+            };
+            store.read_messages(&queue, &units, Patience::Disk, &mut Vec::new(), &mut each);
         }
     }
     messages

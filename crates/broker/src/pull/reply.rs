@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use bytes::BytesMut;
 use cometmq_protocol::{QueueOffset, Reply, ResponseCode};
-use cometmq_store::{DiskError, Patience, Queue, Unit, Wrong};
+use cometmq_store::{DiskError, Found, Patience, Queue, Receiver, Unit, Wrong};
 
 use super::chosen::CHOSEN;
 use super::head::encode as header;
@@ -14,6 +14,21 @@ use crate::broker::Broker;
 thread_local! {
     /// Where records come from the disk to, on their way into replies.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Messages on their way into a reply.
+struct Written<'a> {
+    broker: &'a Broker,
+    queue: &'a Queue,
+    units: &'a [(QueueOffset, Unit)],
+    patience: Patience,
+    out: &'a mut BytesMut,
+    messages: usize,
+    /// Messages that are left out.
+    missed: usize,
+    unreadable: Option<(QueueOffset, DiskError)>,
+    /// The reply ends before the next message.
+    has_stopped: bool,
 }
 
 /// What became of the messages that were found.
@@ -93,10 +108,11 @@ impl Broker {
         let found = queue.read(offset, 1, &mut units).is_ok() && !units.is_empty();
         let wanted: Vec<_> = units.into_iter().map(|unit| (offset, unit)).collect();
         let mut given = false;
-        self.store.read_messages(queue, &wanted, Patience::Disk, &mut Vec::new(), &mut |message| {
+        let mut first = |message: Found<'_>| {
             given = message.is_ok();
             false
-        });
+        };
+        self.store.read_messages(queue, &wanted, Patience::Disk, &mut Vec::new(), &mut first);
         found && given
     }
 
@@ -109,55 +125,27 @@ impl Broker {
         patience: Patience,
         out: &mut BytesMut,
     ) -> Result<Delivered, NotResident> {
-        let mut delivered = Delivered { messages: 0, next, unreadable: None };
-        let offset_of = |index: usize| units.get(index).map_or(next, |(offset, _)| *offset);
-        let mut seen = 0;
-        let mut stopped_at = None;
-        let mut read = |scratch: &mut Vec<u8>| {
-            self.store.read_messages(queue, units, patience, scratch, &mut |found| {
-                seen += 1;
-                let wrong = match found {
-                    Ok(record) => {
-                        out.extend_from_slice(record);
-                        delivered.messages += 1;
-                        return true;
-                    }
-                    Err(wrong) => wrong,
-                };
-                let offset = offset_of(seen - 1);
-                match wrong {
-                    // Whoever may wait for the disk finds out more.
-                    _ if patience == Patience::Resident => {
-                        stopped_at = Some(offset);
-                        return false;
-                    }
-                    Wrong::Block(_) => {}
-                    _ if delivered.messages > 0 => {
-                        stopped_at = Some(offset);
-                        return false;
-                    }
-                    Wrong::Unreadable(error) => {
-                        delivered.unreadable.get_or_insert((offset, error));
-                    }
-                    Wrong::Other | Wrong::Missing | Wrong::Record(_) => {
-                        if self.is_restored(queue, offset) {
-                            stopped_at = Some(offset);
-                            return false;
-                        }
-                    }
-                }
-                true
-            })
+        let mut written = Written {
+            broker: self,
+            queue,
+            units,
+            patience,
+            out,
+            messages: 0,
+            missed: 0,
+            unreadable: None,
+            has_stopped: false,
         };
-        if !SCRATCH.with_borrow_mut(&mut read) {
-            stopped_at = Some(offset_of(seen));
-        }
+        let mut read =
+            |scratch: &mut Vec<u8>| self.store.read_messages(queue, units, patience, scratch, &mut written);
+        let is_resident = SCRATCH.with_borrow_mut(&mut read);
+        let stopped = (written.has_stopped || !is_resident).then(|| written.next());
+        let Written { messages, unreadable, .. } = written;
         // What is in memory is delivered at once; the next pull waits for the disk.
-        if stopped_at.is_some() && delivered.messages == 0 && patience == Patience::Resident {
+        if stopped.is_some() && messages == 0 && patience == Patience::Resident {
             return Err(NotResident);
         }
-        delivered.next = stopped_at.unwrap_or(next);
-        Ok(delivered)
+        Ok(Delivered { messages, next: stopped.flatten().unwrap_or(next), unreadable })
     }
 
     /// Makes an entry anew that does not lead to its message; whether that was possible.
@@ -166,6 +154,46 @@ impl Broker {
             tracing::error!(topic = %queue.topic(), queue = %queue.id(), %offset, %error, "entry not restored");
             false
         })
+    }
+}
+
+impl Written<'_> {
+    /// Offset of the message behind those that were written or left out.
+    fn next(&self) -> Option<QueueOffset> {
+        self.units.get(self.messages + self.missed).map(|(offset, _)| *offset)
+    }
+
+    /// Whether the reply goes on without the next message.
+    fn leaves_out(&mut self, wrong: Wrong) -> bool {
+        let Some(offset) = self.next() else { return false };
+        match wrong {
+            // Whoever may wait for the disk finds out more.
+            _ if self.patience == Patience::Resident => false,
+            Wrong::Block(_) => true,
+            _ if self.messages > 0 => false,
+            Wrong::Unreadable(error) => {
+                self.unreadable.get_or_insert((offset, error));
+                true
+            }
+            Wrong::Other | Wrong::Missing | Wrong::Record(_) => !self.broker.is_restored(self.queue, offset),
+        }
+    }
+}
+
+impl Receiver for Written<'_> {
+    #[inline]
+    fn take(&mut self, record: &[u8]) -> bool {
+        self.out.extend_from_slice(record);
+        self.messages += 1;
+        true
+    }
+
+    #[cold]
+    fn miss(&mut self, wrong: Wrong) -> bool {
+        let goes_on = self.leaves_out(wrong);
+        self.missed += usize::from(goes_on);
+        self.has_stopped = !goes_on;
+        goes_on
     }
 }
 

@@ -1,11 +1,13 @@
 //! Messages: the record that the commit log and every pull reply share, properties, ids, tags, batches.
 
+pub mod alike;
 pub mod batch;
 pub mod ids;
 pub mod properties;
 pub mod record;
 pub mod tags;
 
+pub use alike::Alike;
 pub use properties::Properties;
 pub use record::{Record, RecordError, RecordView};
 

@@ -348,17 +348,15 @@ pub fn is_at(
         && word(fixed, 12) as i32 == queue_id.0
         && long(20) == queue_offset.0
         && long(LOG_OFFSET_AT) == log_offset.0
-        && whole_topic(bytes, fixed, verify_body) == Some(topic.as_bytes())
+        && body_for(bytes, fixed, topic.as_bytes())
+            .is_some_and(|body| !verify_body || body_crc(body) == word(fixed, 8))
 }
 
-/// The topic of the record in `bytes`, which begins with `fixed`; `None` when its parts do not add up to `bytes`, or if
-/// `verify_body` and its body is not what was stored.
+/// The body of the record in `bytes`, which begins with `fixed`; `None` when it is of another topic, or its parts do not
+/// add up to `bytes`.
 #[inline]
-fn whole_topic<'a>(bytes: &'a [u8], fixed: &[u8; RECORD_BYTES_MIN], verify_body: bool) -> Option<&'a [u8]> {
-    let host = |sys_flag: u32, bit: i32| if sys_flag & bit as u32 == 0 { 8 } else { 20 };
-    let sys_flag = word(fixed, 36);
-    let hosts = host(sys_flag, sys_flag::BORN_HOST_V6) + host(sys_flag, sys_flag::STORE_HOST_V6);
-    let (length, rest) = bytes.get(68 + hosts..)?.split_first_chunk()?;
+fn body_for<'a>(bytes: &'a [u8], fixed: &[u8; RECORD_BYTES_MIN], topic: &[u8]) -> Option<&'a [u8]> {
+    let (length, rest) = bytes.get(body_bytes_at(fixed)..)?.split_first_chunk()?;
     let (body, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
     let (topic_bytes, rest) = match word(fixed, 4) {
         MAGIC_V1 => rest.split_first().map(|(length, rest)| (usize::from(*length), rest))?,
@@ -367,10 +365,16 @@ fn whole_topic<'a>(bytes: &'a [u8], fixed: &[u8; RECORD_BYTES_MIN], verify_body:
         }
         _ => return None,
     };
-    let (topic, rest) = rest.split_at_checked(topic_bytes)?;
+    let rest = rest.strip_prefix(topic).filter(|_| topic_bytes == topic.len())?;
     let (length, properties) = rest.split_first_chunk()?;
-    let adds_up = usize::from(u16::from_be_bytes(*length)) == properties.len();
-    (adds_up && (!verify_body || body_crc(body) == word(fixed, 8))).then_some(topic)
+    (usize::from(u16::from_be_bytes(*length)) == properties.len()).then_some(body)
+}
+
+/// Where the length of the body stands in a record that begins with `fixed`.
+pub(super) fn body_bytes_at(fixed: &[u8; RECORD_BYTES_MIN]) -> usize {
+    let host = |sys_flag: u32, bit: i32| if sys_flag & bit as u32 == 0 { 8 } else { 20 };
+    let sys_flag = word(fixed, 36);
+    68 + host(sys_flag, sys_flag::BORN_HOST_V6) + host(sys_flag, sys_flag::STORE_HOST_V6)
 }
 
 fn word(fixed: &[u8; RECORD_BYTES_MIN], at: usize) -> u32 {
@@ -498,7 +502,7 @@ mod tests {
             }
             let place = ("", QueueId(0), QueueOffset(0));
             let _ = (RecordView::decode(&bytes), is_at(&bytes, LogOffset(0), place, false));
-            let _ = bytes.first_chunk().map(|fixed| whole_topic(&bytes, fixed, false));
+            let _ = bytes.first_chunk().map(|fixed| body_for(&bytes, fixed, b""));
         }
     }
 

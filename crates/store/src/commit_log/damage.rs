@@ -54,8 +54,7 @@ pub(crate) struct Identity<'a> {
 }
 
 /// As [`verify`], for the usual case: a record with the place in a queue that is its own.
-#[inline]
-pub(super) fn is_wanted(bytes: &[u8], wanted: &Wanted<'_>, proven: bool) -> bool {
+fn is_wanted(bytes: &[u8], wanted: &Wanted<'_>, proven: bool) -> bool {
     wanted.identity.as_ref().is_some_and(|identity| {
         let place = (identity.topic, identity.queue_id, identity.queue_offset);
         bytes.len() == wanted.size && record::is_at(bytes, wanted.offset, place, !proven)

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cometmq_protocol::message::record;
+use cometmq_protocol::message::{Alike, record};
 use cometmq_protocol::{LogOffset, QueueId, QueueOffset};
 
 use super::damage::{self, Identity, Wrong};
@@ -32,6 +32,25 @@ pub enum Patience {
 
 /// The bytes of a record, or what is wrong with them.
 pub type Found<'a> = Result<&'a [u8], Wrong>;
+
+/// Who gets the records that are read, in order.
+pub trait Receiver {
+    /// Gets a record; whether the next one is wanted.
+    fn take(&mut self, record: &[u8]) -> bool;
+
+    /// Is told that there is no such record, and why; whether the next one is wanted.
+    fn miss(&mut self, wrong: Wrong) -> bool;
+}
+
+impl<F: FnMut(Found<'_>) -> bool> Receiver for F {
+    fn take(&mut self, record: &[u8]) -> bool {
+        self(Ok(record))
+    }
+
+    fn miss(&mut self, wrong: Wrong) -> bool {
+        self(Err(wrong))
+    }
+}
 
 /// A record that is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -64,22 +83,21 @@ impl<'a> Sought<'a> {
         Wanted { offset: unit.log_offset, size: unit.size as usize, identity }
     }
 
-    /// Takes the first record off.
-    #[inline]
-    fn pass(&mut self) {
-        self.entries = &self.entries[1..];
+    /// Takes the first records off.
+    fn pass(&mut self, count: usize) {
+        self.entries = &self.entries[count..];
     }
 }
 
 impl CommitLog {
-    /// Reads records, in order, and hands each to `each`, or what is wrong with it, until that returns false. Returns
+    /// Reads records, in order, and hands each to `receiver`, or what is wrong with it, until that wants no more. Returns
     /// false when the next one is not in memory and `patience` does not reach further.
     pub(crate) fn read(
         &self,
         mut sought: Sought<'_>,
         patience: Patience,
         scratch: &mut Vec<u8>,
-        each: &mut impl FnMut(Found<'_>) -> bool,
+        receiver: &mut impl Receiver,
     ) -> bool {
         if sought.entries.is_empty() {
             return true;
@@ -92,11 +110,11 @@ impl CommitLog {
                 .flatten();
             let goes_on = match hot {
                 Some(bytes) => {
-                    sought.pass();
+                    sought.pass(1);
                     let found = if is_record_at(&bytes, &want) { Ok(&bytes[..]) } else { Err(Wrong::Other) };
-                    each(found.inspect_err(|wrong| self.tell(&want, wrong)))
+                    self.hand_over(found, &want, receiver)
                 }
-                None => match self.read_old(&want, &mut sought, &mut is_dense, patience, scratch, each) {
+                None => match self.read_old(&want, &mut sought, &mut is_dense, patience, scratch, receiver) {
                     Ok(goes_on) => goes_on,
                     Err(NotResident) => return false,
                 },
@@ -111,7 +129,7 @@ impl CommitLog {
         true
     }
 
-    /// Hands the first records to `each`, of which `want` is the first, and takes them off: all that lie one behind the
+    /// Hands the first records to `receiver`, of which `want` is the first, and takes them off: all that lie one behind the
     /// other in the same part, or one that lies in two parts, or in none worth keeping. `is_dense` when a part gave the
     /// last one: then the next part is going to be wanted too.
     fn read_old(
@@ -121,11 +139,11 @@ impl CommitLog {
         is_dense: &mut bool,
         patience: Patience,
         scratch: &mut Vec<u8>,
-        each: &mut impl FnMut(Found<'_>) -> bool,
+        receiver: &mut impl Receiver,
     ) -> Result<bool, NotResident> {
         let part = match self.part(want.offset.0, sought, *is_dense, patience)? {
             Some(part) if part.get(want).is_some() => {
-                let goes_on = self.read_part(&part, sought, each);
+                let goes_on = self.read_part(&part, sought, receiver);
                 self.warm.done(part);
                 *is_dense = true;
                 return Ok(goes_on);
@@ -142,38 +160,38 @@ impl CommitLog {
             Some(joined) => Ok(joined),
             None => self.piece(want, patience, std::mem::take(scratch))?,
         };
-        sought.pass();
-        let goes_on = match &piece {
-            Ok(piece) => each(self.verified(piece, *want)),
-            Err(wrong) => {
-                self.tell(want, wrong);
-                each(Err(wrong.clone()))
-            }
-        };
+        sought.pass(1);
+        let found = piece.as_ref().map_err(Wrong::clone).and_then(|piece| verified(piece, want));
+        let goes_on = self.hand_over(found, want, receiver);
         *scratch = piece.map_or_else(|_| Vec::new(), |piece| piece.bytes);
         Ok(goes_on)
     }
 
-    /// Hands those of the first records to `each` that lie in `part`, and takes them off.
-    fn read_part(
-        &self,
-        part: &Piece,
-        sought: &mut Sought<'_>,
-        each: &mut impl FnMut(Found<'_>) -> bool,
-    ) -> bool {
-        let (mut given, mut goes_on) = (0, true);
-        while goes_on
-            && let Some(want) = sought.first()
-            && let Some(bytes) = part.get(&want)
-        {
-            sought.pass();
-            given += want.size;
-            // The usual case, the short way.
-            let is_whole = part.bad.is_empty() && damage::is_wanted(bytes, &want, part.proven);
-            goes_on = each(if is_whole { Ok(bytes) } else { self.verified(part, want) });
+    /// Hands those of the first records to `receiver` that lie in `part`, and takes them off.
+    fn read_part(&self, part: &Piece, sought: &mut Sought<'_>, receiver: &mut impl Receiver) -> bool {
+        loop {
+            if !hand_proven(part, sought, receiver) {
+                return false;
+            }
+            let Some(want) = sought.first().filter(|want| part.get(want).is_some()) else { return true };
+            sought.pass(1);
+            part.give(want.size);
+            if !self.hand_over(verified(part, &want), &want, receiver) {
+                return false;
+            }
         }
-        part.give(given);
-        goes_on
+    }
+
+    /// Hands a record to `receiver`, or tells of what is wrong with it.
+    #[inline(never)]
+    fn hand_over(&self, found: Found<'_>, want: &Wanted<'_>, receiver: &mut impl Receiver) -> bool {
+        match found {
+            Ok(record) => receiver.take(record),
+            Err(wrong) => {
+                self.tell(want, &wrong);
+                receiver.miss(wrong)
+            }
+        }
     }
 
     /// The part that holds the byte at `position`, one of the first record sought, when it is kept or worth keeping:
@@ -290,18 +308,6 @@ impl CommitLog {
         segment.file.will_need((from - segment.base) as u64, bytes as u64);
     }
 
-    /// A record out of a piece that covers it, if it is whole.
-    #[cold]
-    fn verified<'p>(&self, piece: &'p Piece, want: Wanted<'_>) -> Result<&'p [u8], Wrong> {
-        let found = piece.record(&want).and_then(|bytes| {
-            damage::verify(bytes, &want, piece.proven)?;
-            Ok(bytes)
-        });
-        found.inspect_err(|wrong| {
-            self.tell(&want, wrong);
-        })
-    }
-
     pub(super) fn tell(&self, want: &Wanted<'_>, wrong: &Wrong) {
         let place = self.place(want.offset.0);
         let path = place.as_ref().map_or(Path::new("none"), |place| &place.path);
@@ -321,6 +327,43 @@ impl Wanted<'_> {
     pub fn end(&self) -> i64 {
         self.offset.0.saturating_add(self.size as i64)
     }
+}
+
+/// The usual case, the short way: hands those of the first records to `receiver` that lie in `part` and need no further
+/// proof, and takes them off. Whether the next one is wanted.
+#[inline(never)] // On its own it has all it needs at hand.
+fn hand_proven(part: &Piece, sought: &mut Sought<'_>, receiver: &mut impl Receiver) -> bool {
+    let Some((topic, queue_id)) = sought.queue.filter(|_| part.proven && part.bad.is_empty()) else {
+        return true;
+    };
+    let (base, bytes) = (part.base, &part.bytes[..]);
+    let (mut count, mut given, mut goes_on) = (0, 0, true);
+    let mut last: Option<Alike<'_>> = None;
+    while goes_on && let Some((queue_offset, unit)) = sought.entries.get(count) {
+        // What lies before the part is far behind its end.
+        let rest = bytes.get(unit.log_offset.0.wrapping_sub(base) as usize..);
+        let Some(record) = rest.and_then(|rest| rest.get(..unit.size as usize)) else { break };
+        let is_alike = |last: &Alike<'_>| last.is_at(record, unit.log_offset, *queue_offset);
+        if !last.as_ref().is_some_and(is_alike) {
+            if !record::is_at(record, unit.log_offset, (topic, queue_id, *queue_offset), false) {
+                break;
+            }
+            last = Alike::to(record, topic);
+        }
+        count += 1;
+        given += record.len();
+        goes_on = receiver.take(record);
+    }
+    sought.pass(count);
+    part.give(given);
+    goes_on
+}
+
+/// A record out of a piece that covers it, if it is whole.
+fn verified<'p>(piece: &'p Piece, want: &Wanted<'_>) -> Found<'p> {
+    let bytes = piece.record(want)?;
+    damage::verify(bytes, want, piece.proven)?;
+    Ok(bytes)
 }
 
 /// Whether these bytes claim to be the record of that place and size: a queue entry that points elsewhere is never
