@@ -24,7 +24,7 @@ mod write;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 
 use bytes::BytesMut;
 use cometmq_protocol::message::Record;
@@ -226,10 +226,38 @@ impl CommitLog {
             (records.len(), records.len()),
             "each record has its tags code and its keys"
         );
+        let mut tail = self.tail_for(records.iter().map(Record::encoded_len).sum::<usize>())?;
+        let stored_at = tail.stamp(now);
+        for ((record, tags_code), keys) in records.iter().zip(tags_codes).zip(keys) {
+            let queue_offset = queue.assign();
+            let keys = std::mem::take(keys);
+            placed.extend([tail.push(record, queue, queue_offset, stored_at, *tags_code, keys)]);
+        }
+        self.appended.store(tail.end(), Ordering::Release);
+        Ok(())
+    }
+
+    /// As [`CommitLog::append`], for one record.
+    pub(crate) fn append_one(
+        &self,
+        queue: &Arc<Queue>,
+        record: &Record<'_>,
+        tags_code: i64,
+        keys: KeyHashes,
+        now: Millis,
+    ) -> Result<Appended, AppendError> {
+        let mut tail = self.tail_for(record.encoded_len())?;
+        let stored_at = tail.stamp(now);
+        let placed = tail.push(record, queue, queue.assign(), stored_at, tags_code, keys);
+        self.appended.store(tail.end(), Ordering::Release);
+        Ok(placed)
+    }
+
+    /// The tail with room for so many bytes in one segment, if they may be taken.
+    fn tail_for(&self, bytes: usize) -> Result<MutexGuard<'_, Tail>, AppendError> {
         if let Some(failure) = self.failure.get() {
             return Err(AppendError::ReadOnly(Arc::clone(failure)));
         }
-        let bytes = records.iter().map(Record::encoded_len).sum::<usize>();
         if bytes as i64 + BLANK_BYTES as i64 > self.options.segment_bytes {
             return Err(AppendError::TooLarge { bytes, segment: self.options.segment_bytes });
         }
@@ -246,14 +274,7 @@ impl CommitLog {
             tail = self.tail.lock().expect(POISONED);
         }
         tail.make_room(bytes);
-        let stored_at = tail.stamp(now);
-        for ((record, tags_code), keys) in records.iter().zip(tags_codes).zip(keys) {
-            let queue_offset = queue.assign();
-            let keys = std::mem::take(keys);
-            placed.extend([tail.push(record, queue, queue_offset, stored_at, *tags_code, keys)]);
-        }
-        self.appended.store(tail.end(), Ordering::Release);
-        Ok(())
+        Ok(tail)
     }
 
     /// Makes durable what was written before the call and returns the new durable position.

@@ -20,6 +20,7 @@ use cometmq_protocol::{LogOffset, QueueId, QueueOffset};
 
 use crate::commit_log::Patience;
 use crate::disk::DiskError;
+use crate::index::KeyHasher;
 use crate::planted::{Bug, planted};
 
 pub(crate) use files::{QueueFiles, Span, each_unit};
@@ -118,6 +119,7 @@ pub struct Queue {
     topic: TopicName,
     id: QueueId,
     files: Arc<QueueFiles>,
+    hasher: KeyHasher,
     /// Offset that the next appended message gets. Changed under the commit log's lock only.
     next: AtomicI64,
     min: AtomicI64,
@@ -144,6 +146,7 @@ impl Queue {
     pub(crate) fn new(topic: TopicName, id: QueueId, files: Arc<QueueFiles>, loaded: Loaded) -> Queue {
         let end = loaded.max.0;
         Queue {
+            hasher: KeyHasher::new(topic.as_str()),
             topic,
             id,
             files,
@@ -165,6 +168,11 @@ impl Queue {
     /// The queue's number in its topic.
     pub fn id(&self) -> QueueId {
         self.id
+    }
+
+    /// Hashes the keys of its messages.
+    pub(crate) fn hasher(&self) -> KeyHasher {
+        self.hasher
     }
 
     /// First offset that exists.

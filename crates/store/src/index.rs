@@ -33,7 +33,7 @@ use format::{IndexHeader, Shape};
 use newest::Newest;
 use progress::SavedProgress;
 
-pub use keys::{KeyHasher, KeyHashes, has_key};
+pub use keys::{KeyHasher, KeyHashes, Keys, has_key};
 pub use lookup::KeyQuery;
 pub use open::IndexError;
 

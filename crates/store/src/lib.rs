@@ -35,7 +35,7 @@ mod walk;
 pub use commit_log::{AppendError, Appended, Found, Patience, Receiver, Wrong};
 pub use consume_queue::{Queue, Unit};
 pub use disk::{Disk, DiskError, DiskFile, MemoryDisk, RealDisk};
-pub use index::{IndexOptions, KeyQuery};
+pub use index::{IndexOptions, KeyQuery, Keys};
 pub use recovery::{Beside, RecoveryReport};
 pub use retention::OldestSegment;
 pub use segments::{SegmentError, parse as segment_base};

@@ -18,7 +18,7 @@ use crate::consume_queue::{Queue, QueueFiles, UNIT_BYTES, Unit, Unsynced};
 use crate::disk::{self, Disk, DiskError, DiskLock};
 use crate::dispatch::Dispatch;
 use crate::flush::{Flushing, NOTE_LOG_BYTES};
-use crate::index::{Index, IndexError, IndexOptions, KeyHasher, KeyHashes};
+use crate::index::{Index, IndexError, IndexOptions, KeyHashes, Keys};
 use crate::planted::{Bug, planted};
 use crate::queues::Queues;
 use crate::recovery::{self, Beside, Known, Layout, RecoveryReport};
@@ -296,12 +296,28 @@ impl Store {
     ) -> Result<(), AppendError> {
         let mut keys: SmallVec<[KeyHashes; 1]> = match &self.index {
             Some(_) => {
-                let hasher = KeyHasher::new(queue.topic().as_str());
+                let hasher = queue.hasher();
                 records.iter().map(|record| hasher.message(record.sys_flag, record.properties)).collect()
             }
             None => smallvec![KeyHashes::new(); records.len()],
         };
         self.log.append(queue, records, tags_codes, &mut keys, now, placed)
+    }
+
+    /// As [`Store::append`], for one message whose keys are known: those that its properties have.
+    pub fn append_one(
+        &self,
+        queue: &Arc<Queue>,
+        record: &Record<'_>,
+        tags_code: i64,
+        keys: Keys<'_>,
+        now: Millis,
+    ) -> Result<Appended, AppendError> {
+        let hashes = match &self.index {
+            Some(_) => queue.hasher().keys(record.sys_flag, keys),
+            None => KeyHashes::new(),
+        };
+        self.log.append_one(queue, record, tags_code, hashes, now)
     }
 
     /// Hands everything appended to the kernel, unless another caller is doing it right now. Queues that someone waits

@@ -20,6 +20,8 @@ const BLOCK_BYTES: usize = 1024 * 1024;
 pub(super) struct Tail {
     end: i64,
     segment_bytes: i64,
+    /// Where the segment ends that holds `end`: told by a division, which is slow, only once.
+    segment_end: i64,
     last_stored_at: Millis,
     /// Log position of the first byte in `block`.
     block_base: i64,
@@ -44,6 +46,7 @@ impl Tail {
         Tail {
             end: end.0,
             segment_bytes,
+            segment_end: end.0 - end.0 % segment_bytes + segment_bytes,
             last_stored_at,
             block_base: end.0,
             block: BytesMut::new(),
@@ -78,7 +81,7 @@ impl Tail {
 
     /// What a blank record takes up when `bytes` do not fit before the end of the segment with one behind.
     fn skipped(&self, bytes: usize) -> i64 {
-        let rest = self.segment_bytes - self.end % self.segment_bytes;
+        let rest = self.segment_end - self.end;
         if bytes as i64 + BLANK_BYTES as i64 > rest { rest } else { 0 }
     }
 
@@ -88,6 +91,7 @@ impl Tail {
         if rest > 0 {
             put_blank(rest, &mut self.block);
             self.end += rest;
+            self.segment_end += self.segment_bytes;
             self.close_block();
         }
         if self.block.capacity() - self.block.len() < bytes {

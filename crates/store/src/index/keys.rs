@@ -32,11 +32,19 @@ impl KeyHasher {
     /// The hashes of a message's keys. Property texts are those of the record, one behind the other; of two equal
     /// names the last counts. Rolled-back transactions have no keys.
     pub fn message(self, flags: i32, properties: [&[u8]; 2]) -> KeyHashes {
+        self.keys(flags, find(properties))
+    }
+
+    /// The same, of a message with these keys.
+    pub fn keys(self, flags: i32, keys: Keys<'_>) -> KeyHashes {
         let mut hashes = KeyHashes::new();
         if flags & sys_flag::TRANSACTION_MASK != sys_flag::TRANSACTION_ROLLBACK {
-            let Found { unique, keys } = find(properties);
-            hashes.extend(unique.map(|key| self.key(key)));
-            hashes.extend(keys.into_iter().flat_map(words).map(|key| self.key(key)));
+            if let Some(unique) = keys.unique {
+                hashes.push(self.key(unique));
+            }
+            if let Some(keys) = keys.words {
+                hashes.extend(words(keys).map(|key| self.key(key)));
+            }
         }
         hashes
     }
@@ -53,16 +61,19 @@ fn words(keys: &str) -> impl Iterator<Item = &str> {
     keys.split(' ').filter(|word| !word.is_empty())
 }
 
-#[derive(Default)]
-struct Found<'a> {
-    unique: Option<&'a str>,
-    keys: Option<&'a str>,
+/// The keys of a message as its properties have them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Keys<'a> {
+    /// The client's message id.
+    pub unique: Option<&'a str>,
+    /// The value of KEYS: words.
+    pub words: Option<&'a str>,
 }
 
 /// One pass that looks at no more than the first bytes of each property, and not at all at what the broker added behind
 /// a message that has its id: this is on every message's way.
-fn find<'a>(properties: [&'a [u8]; 2]) -> Found<'a> {
-    let mut found = Found::default();
+fn find<'a>(properties: [&'a [u8]; 2]) -> Keys<'a> {
+    let mut found = Keys::default();
     for mut rest in properties {
         if found.unique.is_some() {
             break;
@@ -74,7 +85,7 @@ fn find<'a>(properties: [&'a [u8]; 2]) -> Found<'a> {
             if let Some(value) = value_of(piece, key::UNIQ_KEY) {
                 found.unique = Some(value);
             } else if let Some(value) = value_of(piece, key::KEYS) {
-                found.keys = Some(value);
+                found.words = Some(value);
             }
         }
     }
@@ -175,7 +186,7 @@ mod tests {
             let properties = Properties(text.as_bytes());
             let found = find([text.as_bytes(), b""]);
             prop_assert_eq!(found.unique, properties.get(key::UNIQ_KEY));
-            prop_assert_eq!(found.keys, properties.get(key::KEYS));
+            prop_assert_eq!(found.words, properties.get(key::KEYS));
         }
     }
 }
