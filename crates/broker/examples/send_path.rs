@@ -15,6 +15,9 @@ use cometmq_protocol::frame::{self, FrameLimits};
 use cometmq_protocol::{ConnectionId, Fields, Frame, Header, Millis, Peer, Request, SerializeType};
 use cometmq_store::{IndexOptions, RealDisk, StoreOptions};
 
+/// Different reads of the socket; the queue, the id and the frame's number are others in each message.
+const READS: usize = 64;
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let directory = arguments.next().expect("a directory to make the store in");
@@ -28,11 +31,15 @@ fn main() {
         remote: "127.0.0.1:50000".parse().unwrap(),
         local: "127.0.0.1:10911".parse().unwrap(),
     };
-    let mut stream = BytesMut::new();
-    for number in 0..per_turn {
-        send_frame(number, &mut stream);
-    }
+    let reads: Vec<BytesMut> = (0..READS)
+        .map(|read| {
+            let mut stream = BytesMut::new();
+            (0..per_turn).for_each(|number| send_frame(read * per_turn + number, &mut stream));
+            stream
+        })
+        .collect();
     let turns = messages / per_turn;
+    let around = |turn: usize| turn % READS;
     let cut = |stream: &BytesMut| {
         let mut rest = stream.clone();
         let mut frames = Vec::with_capacity(per_turn);
@@ -42,16 +49,18 @@ fn main() {
         frames
     };
     let time = |stage: &str, run: &mut dyn FnMut()| time(stage, rounds, messages, run);
-    time("copy and cut", &mut || (0..turns).for_each(|_| assert_eq!(cut(&stream).len(), per_turn)));
-    let frames = cut(&stream);
-    // The topic and its queue are made by a turn that may wait for the disk.
+    time("copy and cut", &mut || {
+        (0..turns).for_each(|turn| assert_eq!(cut(&reads[around(turn)]).len(), per_turn));
+    });
+    let reads: Vec<Vec<Frame>> = reads.iter().map(cut).collect();
+    // The topic and its queues are made by a turn that may wait for the disk.
     let (mut out, mut effects) = (BytesMut::new(), Effects::default());
     let mut first = Turn::new(Millis(1), peer, &mut out);
-    broker.handle(&mut first, &frames[0], &mut effects).unwrap();
+    reads.iter().flatten().for_each(|frame| broker.handle(&mut first, frame, &mut effects).unwrap());
     broker.finish(first, &mut effects);
     time("decode", &mut || {
-        for _ in 0..turns {
-            for frame in &frames {
+        for turn in 0..turns {
+            for frame in &reads[around(turn)] {
                 let mut header = Header::decode(frame).unwrap();
                 let mut fields = header.fields.take().unwrap();
                 assert!(Request::decode(header.code, &mut fields).is_ok());
@@ -62,7 +71,11 @@ fn main() {
     time("handle and write", &mut || {
         for turn in 0..turns {
             let now = Millis(1_700_000_000_000 + turn as i64 / 100);
-            memory = run_turn(&broker, peer, std::mem::take(&mut memory), &frames, now, &mut out);
+            let frames = &reads[around(turn)];
+            memory = run_turn(&broker, peer, std::mem::take(&mut memory), frames, now, &mut out);
+            let first = frame::cut(&mut out.split(), FrameLimits::default()).unwrap().unwrap();
+            assert_eq!(Header::decode(&first).unwrap().code, 0, "{:?}", Header::decode(&first));
+            out.clear();
         }
     });
 }
@@ -83,9 +96,7 @@ fn run_turn(
         broker.handle(&mut turn, frame, &mut effects).unwrap();
     }
     let memory = broker.finish(turn, &mut effects);
-    let first = frame::cut(&mut out.split(), FrameLimits::default()).unwrap().unwrap();
-    assert_eq!(Header::decode(&first).unwrap().code, 0, "{:?}", Header::decode(&first));
-    out.clear();
+    assert!(effects.is_empty(), "all of it was stored");
     memory
 }
 
