@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 use bytes::{Bytes, BytesMut};
 use cometmq_protocol::body::registration::RegisterBrokerBody;
 use cometmq_protocol::frame::{self, FrameLimits};
+use cometmq_protocol::message::Marks;
 use cometmq_protocol::message::ids::UniqueIds;
 use cometmq_protocol::{
-    ConnectionId, Frame, Header, HeaderError, LogOffset, Millis, Peer, Previous, Reply, Request,
-    RequestError, ResponseCode, SerializeType,
+    ConnectionId, Frame, Header, HeaderError, Like, LogOffset, Millis, Peer, Previous, Reply, Request,
+    RequestError, ResponseCode,
 };
 use cometmq_store::config_file::ConfigFileError;
 use cometmq_store::planted::{Bug, planted};
@@ -25,7 +26,7 @@ use crate::places::Places;
 use crate::pull::{ColdPulls, PullAsked, Waiters};
 use crate::query::QueryRules;
 use crate::retention::Retention;
-use crate::send::{Accepted, BrokerProperties};
+use crate::send::{BrokerProperties, Sends};
 use crate::slow::{Undone, waits_for_disk};
 use crate::topic::{TopicRules, Topics};
 
@@ -164,16 +165,26 @@ pub(crate) struct Caller {
     pub patience: Patience,
 }
 
+/// What a request came with beside its fields.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub header: &'a Header<'a>,
+    pub frame: &'a Frame,
+    /// Its body is a batch of messages.
+    pub is_batch: bool,
+}
+
 /// Frames of one read of one connection, handled together.
 #[derive(Debug)]
 pub struct Turn<'a> {
-    caller: Caller,
+    pub(crate) caller: Caller,
     out: &'a mut BytesMut,
     memory: Memory,
     /// Replies that may leave once the store has reached `held_until`.
     held: BytesMut,
     held_until: LogOffset,
     appended: bool,
+    pub(crate) sends: Sends,
 }
 
 impl<'a> Turn<'a> {
@@ -191,7 +202,20 @@ impl<'a> Turn<'a> {
 
     fn begin(mut memory: Memory, caller: Caller, out: &'a mut BytesMut) -> Turn<'a> {
         let held = std::mem::take(&mut memory.held);
-        Turn { caller, out, memory, held, held_until: LogOffset(0), appended: false }
+        Turn { caller, out, memory, held, held_until: LogOffset(0), appended: false, sends: Sends::default() }
+    }
+
+    /// Notes that the log was appended to up to `end`. Where the reply to that goes, to be kept until the store has it;
+    /// a one-way request has none.
+    pub(crate) fn hold(&mut self, end: LogOffset, is_oneway: bool) -> Option<&mut BytesMut> {
+        self.appended = true;
+        if is_oneway {
+            return None;
+        }
+        if !planted(Bug::AckBeforeWrite) {
+            self.held_until = self.held_until.max(end);
+        }
+        Some(&mut self.held)
     }
 
     /// Bytes of replies so far. Callers end a turn early when they are many.
@@ -266,8 +290,8 @@ impl Broker {
         // What it keeps is served from there, while the turn goes on.
         let mut previous = std::mem::take(&mut turn.memory.previous);
         let result = match previous.read(frame) {
-            Some((header, request)) => {
-                self.answer(turn, header, frame, Ok(request), effects);
+            Some(Like { header, request, marks }) => {
+                self.answer(turn, header, frame, Ok(request), Some(marks), effects);
                 Ok(())
             }
             None => self.handle_unlike(turn, frame, &mut previous, effects),
@@ -294,7 +318,7 @@ impl Broker {
         if let Ok(request) = &request {
             previous.keep(frame, &header, request);
         }
-        self.answer(turn, &header, frame, request.as_ref(), effects);
+        self.answer(turn, &header, frame, request.as_ref(), None, effects);
         Ok(())
     }
 
@@ -304,10 +328,11 @@ impl Broker {
         header: &Header<'_>,
         frame: &Frame,
         request: Result<&Request<'_>, &RequestError>,
+        marks: Option<&Marks>,
         effects: &mut Effects,
     ) {
         let served = match request {
-            Ok(request) => self.serve(turn, header, frame, request, effects),
+            Ok(request) => self.serve(turn, header, frame, request, marks, effects),
             Err(error @ RequestError::NotSupported { .. }) => {
                 Ok(Some(Reply::refuse(ResponseCode::RequestCodeNotSupported, error.to_string())))
             }
@@ -332,21 +357,21 @@ impl Broker {
         header: &Header<'_>,
         frame: &Frame,
         request: &Request<'_>,
+        marks: Option<&Marks>,
         effects: &mut Effects,
     ) -> Result<Option<Reply>, Undone> {
+        if let Request::SendMessage(send) | Request::SendMessageV2(send) | Request::SendBatchMessage(send) =
+            request
+        {
+            let is_batch = matches!(request, Request::SendBatchMessage(_));
+            self.send(turn, Asked { header, frame, is_batch }, send, marks, effects)?;
+            return Ok(None);
+        }
+        // It may change what sends go by.
+        turn.sends = Sends::default();
         let caller = turn.caller;
         let Caller { now, peer, patience } = caller;
         Ok(Some(match request {
-            Request::SendMessage(send) | Request::SendMessageV2(send) => {
-                let accepted = self.send(&caller, send, &frame.body, false, effects)?;
-                self.hold(turn, header, frame.serialize_type, &accepted);
-                return Ok(None);
-            }
-            Request::SendBatchMessage(send) => {
-                let accepted = self.send(&caller, send, &frame.body, true, effects)?;
-                self.hold(turn, header, frame.serialize_type, &accepted);
-                return Ok(None);
-            }
             Request::PullMessage(pull) | Request::LitePullMessage(pull) => {
                 // The room answers by itself, maybe later: a one-way pull has nobody to answer.
                 if !header.is_oneway() {
@@ -384,22 +409,6 @@ impl Broker {
                 Reply::refuse(ResponseCode::RequestCodeNotSupported, error.to_string())
             }
         }))
-    }
-
-    /// Keeps the reply to a send until the store has what it promises.
-    fn hold(
-        &self,
-        turn: &mut Turn<'_>,
-        header: &Header<'_>,
-        serialize_type: SerializeType,
-        accepted: &Accepted<'_>,
-    ) {
-        turn.appended = true;
-        if !header.is_oneway() {
-            let unwritten = planted(Bug::AckBeforeWrite);
-            turn.held_until = if unwritten { turn.held_until } else { turn.held_until.max(accepted.end) };
-            accepted.encode(header.opaque, serialize_type, &mut turn.held);
-        }
     }
 
     /// Ends a turn: what was appended is written, and replies leave as soon as the store has what they promise.

@@ -4,58 +4,21 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use cometmq_protocol::body::topic::permission;
 use cometmq_protocol::headers::send::{REGION, SendMessageHeader, SendMessageReply, Stored};
 use cometmq_protocol::message::properties::{self, key};
 use cometmq_protocol::message::record::{self, PROPERTIES_BYTES_MAX};
-use cometmq_protocol::message::{Record, batch, ids, sys_flag, tags};
+use cometmq_protocol::message::{Marks, Record, batch, ids, sys_flag};
 use cometmq_protocol::names::{PROTECTED_TOPICS, RETRY_PREFIX, TopicName};
-use cometmq_protocol::{LogOffset, Millis, Peer, QueueId, Reply, ResponseCode, SerializeType};
-use cometmq_store::{AppendError, Appended, Patience};
+use cometmq_protocol::{Millis, Peer, QueueId, Reply, ResponseCode};
+use cometmq_store::{AppendError, Keys, Patience, Queue};
 use smallvec::SmallVec;
 
-use crate::broker::{Broker, Caller};
+use crate::broker::{Asked, Broker, Caller, Turn};
 use crate::effects::Effects;
 use crate::slow::Undone;
 use crate::topic::Topic;
-
-/// Where messages were appended, and what their sender is told once the log is stored up to `end`.
-#[derive(Debug)]
-pub(crate) struct Accepted<'a> {
-    host: SocketAddr,
-    placed: SmallVec<[Appended; 1]>,
-    unique_key: Cow<'a, str>,
-    queue_id: QueueId,
-    pub end: LogOffset,
-}
-
-impl Accepted<'_> {
-    /// Appends the reply to the request `opaque`.
-    pub fn encode(&self, opaque: i32, serialize_type: SerializeType, out: &mut BytesMut) {
-        let first = &self.placed[0];
-        if self.placed.len() == 1 {
-            let stored = Stored {
-                host: self.host,
-                log_offset: first.log_offset,
-                queue_id: self.queue_id,
-                queue_offset: first.queue_offset,
-                unique_key: &self.unique_key,
-            };
-            return stored.encode(opaque, serialize_type, out);
-        }
-        let msg_ids: Vec<String> =
-            self.placed.iter().map(|placed| ids::offset_id(self.host, placed.log_offset)).collect();
-        let fields = SendMessageReply {
-            msg_id: msg_ids.join(",").into(),
-            queue_id: self.queue_id.0,
-            queue_offset: first.queue_offset.0,
-            transaction_id: Some((&*self.unique_key).into()),
-            borrows: std::marker::PhantomData,
-        };
-        fields.encode_accepted(opaque, serialize_type, out);
-    }
-}
 
 /// Bits of the sysFlag that producers set: whether and how the body is compressed.
 const PRODUCER_FLAGS: i32 = sys_flag::COMPRESSED | 7 << sys_flag::COMPRESSION_SHIFT;
@@ -80,58 +43,80 @@ impl BrokerProperties {
     }
 }
 
-/// What the broker looks at in a message's properties, found in one pass.
+/// What the sends of a turn have in common: messages that come together mostly go to one topic.
 #[derive(Debug, Default)]
-struct Seen<'a> {
-    tags: Option<&'a str>,
-    unique_key: Option<&'a str>,
-    delayed: bool,
-    transactional: bool,
+pub(crate) struct Sends {
+    /// A topic that messages may be stored under.
+    topic: Option<Arc<Topic>>,
+    queues: KnownQueues,
 }
 
-impl<'a> Seen<'a> {
-    fn of(text: &'a str) -> Seen<'a> {
-        let mut seen = Seen::default();
-        for (name, value) in properties::pairs(text) {
-            match name {
-                key::TAGS => seen.tags = Some(value),
-                key::UNIQ_KEY => seen.unique_key = Some(value),
-                key::TRAN_MSG => seen.transactional = value.eq_ignore_ascii_case("true"),
-                key::DELAY => seen.delayed |= value.parse::<i64>().is_ok_and(|level| level > 0),
-                key::TIMER_DELAY_SEC | key::TIMER_DELAY_MS | key::TIMER_DELIVER_MS => seen.delayed = true,
-                _ => {}
-            }
-        }
-        seen
-    }
-}
+/// Queues of one topic.
+type KnownQueues = SmallVec<[Arc<Queue>; KNOWN_QUEUES_MAX]>;
+
+/// Most queues of a turn that are remembered.
+const KNOWN_QUEUES_MAX: usize = 8;
 
 impl Broker {
-    /// Codes 10, 310 and 320.
-    pub(crate) fn send<'h>(
+    /// Codes 10, 310 and 320. `marks` are those of the properties, if they are known. The reply is held until the store
+    /// has what it promises.
+    pub(crate) fn send(
         &self,
-        caller: &Caller,
-        header: &'h SendMessageHeader<'_>,
-        body: &Bytes,
-        is_batch: bool,
+        turn: &mut Turn<'_>,
+        asked: Asked<'_>,
+        header: &SendMessageHeader<'_>,
+        marks: Option<&Marks>,
         effects: &mut Effects,
-    ) -> Result<Accepted<'h>, Undone> {
-        let (now, peer) = (caller.now, &caller.peer);
-        let topic = self.admit(caller, header, body, effects)?;
-        let queue_id = self.choose_queue(peer, header, &topic)?;
-        let text = header.properties.as_deref().unwrap_or("");
-        let seen = Seen::of(text);
-        check_features(&seen)?;
-        if is_batch || header.batch == Some(true) {
-            return self.store_batch(caller, header, body, &topic, queue_id);
+    ) -> Result<(), Undone> {
+        let Turn { caller, sends, .. } = turn;
+        let body = &asked.frame.body;
+        if sends.topic.as_ref().is_some_and(|topic| topic.name.as_str() == header.topic) {
+            self.check_size(body)?;
+        } else {
+            let topic = Some(self.admit(caller, header, body, effects)?);
+            *sends = Sends { topic, queues: SmallVec::new() };
         }
-        let unique_key = match seen.unique_key {
-            Some(key) => Cow::Borrowed(key),
-            None => Cow::Owned(self.next_unique_key(now)),
+        let Sends { topic, queues } = sends;
+        let topic = topic.as_ref().expect("there is one now");
+        let queue_id = self.choose_queue(&caller.peer, header, topic)?;
+        let text = header.properties.as_deref().unwrap_or("");
+        let found;
+        let marks = match marks {
+            Some(marks) => marks,
+            None => {
+                found = Marks::of(text);
+                &found
+            }
         };
-        let added = self.added_properties(text, seen.unique_key.is_none().then_some(&*unique_key));
-        let record = self.record(peer, header, &topic, queue_id, body, [text.as_bytes(), added.as_bytes()]);
-        self.append(caller, &topic, &[record], &[tags::tags_code(seen.tags)], unique_key)
+        check_features(marks)?;
+        if asked.is_batch || header.batch == Some(true) {
+            let topic = Arc::clone(topic);
+            return self.store_batch(turn, asked, header, marks, &topic, queue_id);
+        }
+        let known = marks.unique_key(text);
+        let unique_key = match known {
+            Some(key) => Cow::Borrowed(key),
+            None => Cow::Owned(self.next_unique_key(caller.now)),
+        };
+        let added = self.added_properties(text, known.is_none().then_some(&*unique_key));
+        let properties = [text.as_bytes(), added.as_bytes()];
+        let record = self.record(&caller.peer, header, topic, queue_id, body, properties);
+        let queue = self.queue_for(caller, topic, queues, queue_id, record.properties_len())?;
+        let keys = Keys { unique: Some(&unique_key), words: marks.keys(text) };
+        let tags_code = marks.tags_code.unwrap_or(0);
+        let placed = self.store.append_one(queue, &record, tags_code, keys, caller.now);
+        let (placed, host) = (placed.map_err(append_refused)?, record.store_host);
+        if let Some(out) = turn.hold(placed.end, asked.header.is_oneway()) {
+            let stored = Stored {
+                host,
+                log_offset: placed.log_offset,
+                queue_id,
+                queue_offset: placed.queue_offset,
+                unique_key: &unique_key,
+            };
+            stored.encode(asked.header.opaque, asked.frame.serialize_type, out);
+        }
+        Ok(())
     }
 
     /// Whether the message may be stored under its topic at all; makes the topic if that is the rule.
@@ -146,9 +131,7 @@ impl Broker {
             let remark = format!("the broker[{}] sending message is forbidden", self.config.advertised);
             return Err(refuse(ResponseCode::NoPermission, remark).into());
         }
-        if body.len() > self.config.message_bytes_max {
-            return Err(self.illegal_message(body.len(), 0).into());
-        }
+        self.check_size(body)?;
         // Before the topic is made: not all of them exist from the start.
         if PROTECTED_TOPICS.contains(&header.topic.as_ref()) {
             let remark = format!("Sending message to topic[{}] is forbidden.", header.topic);
@@ -173,6 +156,11 @@ impl Broker {
         }
     }
 
+    fn check_size(&self, body: &Bytes) -> Result<(), Reply> {
+        let fits = body.len() <= self.config.message_bytes_max;
+        if fits { Ok(()) } else { Err(self.illegal_message(body.len(), 0)) }
+    }
+
     fn choose_queue(
         &self,
         peer: &Peer,
@@ -195,25 +183,26 @@ impl Broker {
         Ok(QueueId(spread.rem_euclid(i64::from(config.write_queue_nums.max(1))) as i32))
     }
 
-    fn store_batch<'h>(
+    fn store_batch(
         &self,
-        caller: &Caller,
-        header: &'h SendMessageHeader<'_>,
-        body: &Bytes,
+        turn: &mut Turn<'_>,
+        asked: Asked<'_>,
+        header: &SendMessageHeader<'_>,
+        batch_marks: &Marks,
         topic: &Topic,
         queue_id: QueueId,
-    ) -> Result<Accepted<'h>, Undone> {
+    ) -> Result<(), Undone> {
+        let caller = &turn.caller;
         let peer = &caller.peer;
         if topic.name.as_str().starts_with(RETRY_PREFIX) {
             let remark = "batch request does not support retry group";
             return Err(refuse(ResponseCode::MessageIllegal, remark).into());
         }
         let illegal = |error: batch::BatchError| refuse(ResponseCode::MessageIllegal, error.to_string());
-        let messages = batch::decode(body).map_err(illegal)?;
+        let messages = batch::decode(&asked.frame.body).map_err(illegal)?;
         // Every message carries the batch's own properties behind its own, as Java brokers store them.
         let batch_text = header.properties.as_deref().unwrap_or("");
-        let batch_seen = Seen::of(batch_text);
-        let unique_key = match batch_seen.unique_key {
+        let unique_key = match batch_marks.unique_key(batch_text) {
             Some(key) => Cow::Borrowed(key),
             None => Cow::Owned(self.next_unique_key(caller.now)),
         };
@@ -221,9 +210,9 @@ impl Broker {
         let mut tags_codes = Vec::with_capacity(messages.len());
         for message in &messages {
             let text = String::from_utf8_lossy(message.properties);
-            let seen = Seen::of(&text);
-            check_features(&seen)?;
-            tags_codes.push(tags::tags_code(batch_seen.tags.or(seen.tags)));
+            let marks = Marks::of(&text);
+            check_features(&marks)?;
+            tags_codes.push(batch_marks.tags_code.or(marks.tags_code).unwrap_or(0));
             let mut whole = ended(&text).into_owned();
             whole.push_str(batch_text);
             let added = self.added_properties(&whole, None);
@@ -238,7 +227,25 @@ impl Broker {
                 ..self.record(peer, header, topic, queue_id, message.body, [text.as_bytes(), b""])
             })
             .collect();
-        self.append(caller, topic, &records, &tags_codes, unique_key)
+        let longest = records.iter().map(Record::properties_len).max().unwrap_or(0);
+        let mut queues = KnownQueues::new();
+        let queue = self.queue_for(caller, topic, &mut queues, queue_id, longest)?;
+        let mut placed = Vec::with_capacity(records.len());
+        self.store.append(queue, &records, &tags_codes, caller.now, &mut placed).map_err(append_refused)?;
+        let (host, first, end) = (records[0].store_host, placed[0], placed[placed.len() - 1].end);
+        if let Some(out) = turn.hold(end, asked.header.is_oneway()) {
+            let ids: Vec<String> =
+                placed.iter().map(|placed| ids::offset_id(host, placed.log_offset)).collect();
+            let fields = SendMessageReply {
+                msg_id: ids.join(",").into(),
+                queue_id: queue_id.0,
+                queue_offset: first.queue_offset.0,
+                transaction_id: Some(unique_key),
+                borrows: std::marker::PhantomData,
+            };
+            fields.encode_accepted(asked.header.opaque, asked.frame.serialize_type, out);
+        }
+        Ok(())
     }
 
     /// The text that the broker adds behind a message's own properties.
@@ -258,6 +265,7 @@ impl Broker {
         Cow::Owned(added)
     }
 
+    #[inline]
     fn record<'a>(
         &self,
         peer: &Peer,
@@ -284,32 +292,36 @@ impl Broker {
         }
     }
 
-    fn append<'h>(
+    /// The queue to append messages to, the longest of which has so many bytes of properties. `known` are queues of the
+    /// topic.
+    fn queue_for<'q>(
         &self,
         caller: &Caller,
         topic: &Topic,
-        records: &[Record<'_>],
-        tags_codes: &[i64],
-        unique_key: Cow<'h, str>,
-    ) -> Result<Accepted<'h>, Undone> {
-        if let Some(longest) = records.iter().map(Record::properties_len).max()
-            && longest > PROPERTIES_BYTES_MAX
-        {
-            return Err(self.illegal_message(0, longest).into());
+        known: &'q mut KnownQueues,
+        queue_id: QueueId,
+        properties_len: usize,
+    ) -> Result<&'q Arc<Queue>, Undone> {
+        if properties_len > PROPERTIES_BYTES_MAX {
+            return Err(self.illegal_message(0, properties_len).into());
         }
         self.check_room()?;
-        let queue_id = records[0].queue_id;
-        let queue = self.store.queue_or_create_patiently(&topic.name, queue_id, caller.patience);
-        let queue = queue.ok_or(Undone::NeedsDisk)?.map_err(|error| {
-            refuse(
-                ResponseCode::SystemError,
-                format!("queue {queue_id} of {} not readable: {error}", topic.name),
-            )
-        })?;
-        let mut placed = SmallVec::<[Appended; 1]>::new();
-        self.store.append(&queue, records, tags_codes, caller.now, &mut placed).map_err(append_refused)?;
-        let (host, end) = (records[0].store_host, placed[placed.len() - 1].end);
-        Ok(Accepted { host, placed, unique_key, queue_id, end })
+        let at = match known.iter().position(|queue| queue.id() == queue_id) {
+            Some(at) => at,
+            None => {
+                let queue = self.store.queue_or_create_patiently(&topic.name, queue_id, caller.patience);
+                let queue = queue.ok_or(Undone::NeedsDisk)?.map_err(|error| {
+                    let remark = format!("queue {queue_id} of {} not readable: {error}", topic.name);
+                    refuse(ResponseCode::SystemError, remark)
+                })?;
+                if known.len() == KNOWN_QUEUES_MAX {
+                    known.clear();
+                }
+                known.push(queue);
+                known.len() - 1
+            }
+        };
+        Ok(&known[at])
     }
 
     fn illegal_message(&self, body: usize, properties: usize) -> Reply {
@@ -328,12 +340,12 @@ impl Broker {
 }
 
 /// Features that clients ask for by a property and that are refused rather than ignored.
-fn check_features(seen: &Seen<'_>) -> Result<(), Reply> {
-    if seen.transactional {
+fn check_features(marks: &Marks) -> Result<(), Reply> {
+    if marks.is_transactional {
         let remark = "sending transaction message is forbidden: transactions are not part of this version";
         return Err(refuse(ResponseCode::NoPermission, remark));
     }
-    if seen.delayed {
+    if marks.is_delayed {
         let remark = "delayed and timed messages are not part of this version: send without DELAY and TIMER_ properties";
         return Err(refuse(ResponseCode::MessageIllegal, remark));
     }

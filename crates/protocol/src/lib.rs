@@ -24,7 +24,7 @@ mod words;
 pub use body::{DataVersion, TopicConfig};
 pub use frame::{Frame, FrameError, FrameLimits, SerializeType};
 pub use header::{Fields, Header, HeaderError, Language};
-pub use previous::Previous;
+pub use previous::{Like, Previous};
 pub use reply::{ConnectionId, Peer, Reply};
 pub use request::{Request, RequestCode, RequestError};
 pub use response::ResponseCode;

@@ -7,15 +7,33 @@
 //! Whatever is read here, the decoder reads the same: the bytes between values are equal, and a value is replaced only
 //! by bytes that are one string or number in JSON. Everything else is left to the decoder.
 
+use std::borrow::Cow;
+
 use crate::header::{self, Part, Run};
+use crate::headers;
+use crate::message::Marks;
 use crate::{Frame, Header, Request, SerializeType};
 
 /// Headers beyond this are not kept.
 const HEADER_BYTES_MAX: usize = 4096;
 
+/// Name of a send's field.
+const PROPERTIES: &str = "i";
+
 /// The last sends and the last pulls that were read: at most a few kilobytes.
 #[derive(Debug, Default)]
 pub struct Previous([Option<Box<Known>>; 2]);
+
+/// A request as it was read.
+#[derive(Clone, Copy, Debug)]
+pub struct Like<'a> {
+    /// The header, without its fields.
+    pub header: &'a Header<'static>,
+    /// What the fields say.
+    pub request: &'a Request<'static>,
+    /// What is marked in the properties, if it has any.
+    pub marks: &'a Marks,
+}
 
 /// A request that was read.
 #[derive(Debug)]
@@ -25,6 +43,9 @@ struct Known {
     slots: Vec<Slot>,
     header: Header<'static>,
     request: Request<'static>,
+    /// Which of its fields are the properties, and what is marked there.
+    properties: Option<usize>,
+    marks: Marks,
 }
 
 /// The place of a value in the header's bytes, without quotes.
@@ -46,7 +67,7 @@ enum Slotted {
 
 impl Previous {
     /// The request in `frame`, if it is like one that was kept by [`Previous::keep`].
-    pub fn read(&mut self, frame: &Frame) -> Option<(&Header<'static>, &Request<'static>)> {
+    pub fn read(&mut self, frame: &Frame) -> Option<Like<'_>> {
         if frame.serialize_type != SerializeType::Json {
             return None;
         }
@@ -58,7 +79,8 @@ impl Previous {
             // It has values of both.
             self.0[like] = None;
         }
-        self.0[like].as_ref().map(|known| (&known.header, &known.request))
+        let Known { header, request, marks, .. } = self.0[like].as_deref()?;
+        Some(Like { header, request, marks })
     }
 
     /// Keeps a request that was read from `frame`, if it is of a kind that comes in great numbers.
@@ -96,7 +118,14 @@ impl Known {
             slots.push(Slot { start: place.start, end: place.end, value, runs });
         }
         let header = Header { remark: None, fields: None, ..*header };
-        Some(Known { bytes: frame.header.to_vec(), slots, header, request: request.keep()? })
+        Some(Known {
+            bytes: frame.header.to_vec(),
+            slots,
+            header,
+            request: request.keep()?,
+            properties: request.properties().and(request.position(PROPERTIES)),
+            marks: Marks::of(request.properties().unwrap_or("")),
+        })
     }
 
     /// The code stands first: another kind of request shows itself there.
@@ -110,12 +139,15 @@ impl Known {
         // Up to here both are the same.
         let mut at = 0;
         let mut next = 0;
+        let mut marked = true;
         loop {
             at += common(&self.bytes[at..], &header[at..]);
             if at == header.len() && at == self.bytes.len() {
-                return Some(());
+                break;
             }
-            next += self.slots[next..].iter().position(|slot| slot.end >= at)?;
+            while self.slots.get(next)?.end < at {
+                next += 1;
+            }
             let Slot { start, end, value, ref runs } = self.slots[next];
             if start > at {
                 return None;
@@ -126,34 +158,50 @@ impl Known {
                 && header::is_printable(found)
                 && self.request.overwrite(position, run.at, found)
             {
+                let text = run.at..run.at + found.len();
+                marked &= Some(position) != self.properties || self.marks.outlive(text);
                 at = start + run.end;
                 self.bytes[start + run.start..at].copy_from_slice(found);
                 continue;
             }
             let found = &header[start..];
-            let length = match value {
+            let (length, is_plain) = match value {
                 Slotted::Opaque => {
                     let (number, length) = header::number(found)?;
                     self.header.opaque = number;
-                    length
+                    (length, true)
                 }
-                Slotted::Field(position) => {
-                    let (text, length) = header::string(found)?;
-                    position.is_none_or(|position| self.request.replace(position, text)).then_some(length)?
-                }
+                Slotted::Field(position) => match position.zip(headers::quoted_number(found)) {
+                    Some((position, (number, length))) if self.request.put_number(position, number) => {
+                        (length, true)
+                    }
+                    _ => {
+                        marked &= position.is_none() || position != self.properties;
+                        let (text, length) = header::string(found)?;
+                        let is_plain = matches!(text, Cow::Borrowed(_));
+                        if position.is_some_and(|position| !self.request.replace(position, text)) {
+                            return None;
+                        }
+                        (length, is_plain)
+                    }
+                },
             };
+            if !is_plain || !runs.is_empty() {
+                self.slots[next].runs = header::runs(&found[..length]);
+            }
             self.replace(next, &found[..length], end - start);
             at = start + length;
             next += 1;
         }
+        if !marked {
+            self.marks = Marks::of(self.request.properties().unwrap_or(""));
+        }
+        Some(())
     }
 
     /// Writes a value where another one of `length` stood.
     fn replace(&mut self, slot: usize, value: &[u8], length: usize) {
         let start = self.slots[slot].start;
-        if !self.slots[slot].runs.is_empty() || value.contains(&b'\\') {
-            self.slots[slot].runs = header::runs(value);
-        }
         if value.len() == length {
             self.bytes[start..start + length].copy_from_slice(value);
             return;
@@ -168,16 +216,29 @@ impl Known {
 }
 
 /// How many bytes both have in common in front.
+#[inline]
 fn common(ours: &[u8], theirs: &[u8]) -> usize {
-    const WORD: usize = 16;
-    let words = ours.as_chunks::<WORD>().0.iter().zip(theirs.as_chunks().0);
+    const BLOCK: usize = 32;
     let mut same = 0;
-    for (ours, theirs) in words {
-        let differing = u128::from_le_bytes(*ours) ^ u128::from_le_bytes(*theirs);
+    for (ours, theirs) in ours.as_chunks::<BLOCK>().0.iter().zip(theirs.as_chunks::<BLOCK>().0) {
+        if ours != theirs {
+            return same + common_words(ours, theirs);
+        }
+        same += BLOCK;
+    }
+    same + common_words(&ours[same..], &theirs[same..])
+}
+
+/// The same of few bytes.
+#[inline(always)]
+fn common_words(ours: &[u8], theirs: &[u8]) -> usize {
+    let mut same = 0;
+    for (ours, theirs) in ours.as_chunks().0.iter().zip(theirs.as_chunks().0) {
+        let differing = u64::from_le_bytes(*ours) ^ u64::from_le_bytes(*theirs);
         if differing != 0 {
             return same + differing.trailing_zeros() as usize / 8;
         }
-        same += WORD;
+        same += 8;
     }
     same + ours[same..].iter().zip(&theirs[same..]).take_while(|(ours, theirs)| ours == theirs).count()
 }
@@ -209,11 +270,12 @@ mod tests {
         for frame in frames {
             let decoded = decode(frame);
             match previous.read(frame) {
-                Some((header, request)) => {
+                Some(Like { header, request, marks }) => {
                     assert_eq!(
                         Some((header, request)),
                         decoded.as_ref().map(|(header, request)| (header, request))
                     );
+                    assert_eq!(*marks, Marks::of(request.properties().unwrap_or("")));
                     like += 1;
                 }
                 None => {

@@ -138,6 +138,14 @@ impl Request<'_> {
         }
     }
 
+    /// The property text of a message.
+    pub(crate) fn properties(&self) -> Option<&str> {
+        match self {
+            Request::SendMessageV2(send) => send.properties.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The same without borrowing, if it is of such a kind.
     pub(crate) fn keep(&self) -> Option<Request<'static>> {
         match self {
@@ -154,6 +162,15 @@ impl Request<'static> {
         match self {
             Request::SendMessageV2(send) => SendMessageHeader::replace(send, position, text),
             Request::PullMessage(pull) => PullMessageHeader::replace(pull, position, text),
+            _ => false,
+        }
+    }
+
+    /// The same with a number, for a field that has one. False when it cannot be that.
+    pub(crate) fn put_number(&mut self, position: usize, number: i64) -> bool {
+        match self {
+            Request::SendMessageV2(send) => SendMessageHeader::put_number(send, position, number),
+            Request::PullMessage(pull) => PullMessageHeader::put_number(pull, position, number),
             _ => false,
         }
     }

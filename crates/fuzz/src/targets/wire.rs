@@ -2,7 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 use cometmq_protocol::frame::{self, FrameError, FrameLimits};
-use cometmq_protocol::{Fields, Frame, Header, Previous, Request, SerializeType};
+use cometmq_protocol::message::Marks;
+use cometmq_protocol::{Fields, Frame, Header, Like, Previous, Request, SerializeType};
 
 use crate::golden::Golden;
 use crate::target::Outcome;
@@ -131,9 +132,12 @@ pub fn previous(data: &[u8]) -> Outcome {
             let request = Request::decode(header.code, &mut fields.unwrap_or_default()).ok()?;
             Some((header, request))
         });
-        if let Some((header, request)) = previous.read(&frame) {
+        if let Some(Like { header, request, marks }) = previous.read(&frame) {
             let expected = decoded.as_ref().map(|(header, request)| (header, request));
             assert_eq!(Some((header, request)), expected, "likeness adds nothing");
+            if let Request::SendMessageV2(send) = request {
+                assert_eq!(*marks, Marks::of(send.properties.as_deref().unwrap_or("")));
+            }
             alike += 1;
         } else if let Some((header, request)) = &decoded {
             previous.keep(&frame, header, request);

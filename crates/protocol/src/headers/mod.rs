@@ -72,10 +72,12 @@ impl<'a> FieldValue<'a> for Cow<'a, str> {
     }
 }
 
+/// Digits that any number of so many fits.
+const DIGITS_MAX: usize = 18;
+
 /// The usual form of a number: few digits and nothing else.
 #[inline]
 fn short_number(digits: &[u8]) -> Option<i64> {
-    const DIGITS_MAX: usize = 18;
     if digits.is_empty() || digits.len() > DIGITS_MAX {
         return None;
     }
@@ -83,6 +85,22 @@ fn short_number(digits: &[u8]) -> Option<i64> {
         let digit = byte.wrapping_sub(b'0');
         (digit < 10).then(|| number * 10 + i64::from(digit))
     })
+}
+
+/// The same, of the digits in front of a quote, and how many they are.
+#[inline]
+pub(crate) fn quoted_number(text: &[u8]) -> Option<(i64, usize)> {
+    let mut number = 0;
+    for (length, byte) in text.iter().enumerate().take(DIGITS_MAX + 1) {
+        let digit = byte.wrapping_sub(b'0');
+        if digit >= 10 {
+            return (*byte == b'"' && length > 0).then_some((number, length));
+        }
+        if length < DIGITS_MAX {
+            number = number * 10 + i64::from(digit);
+        }
+    }
+    None
 }
 
 macro_rules! number_field {
@@ -139,6 +157,8 @@ pub(crate) trait KeptHeader {
     fn keep(&self) -> Self::Kept;
     /// As [`KeptValue::replace`], of the field at this position.
     fn replace(kept: &mut Self::Kept, position: usize, text: Cow<'_, str>) -> bool;
+    /// As [`KeptValue::put_number`], of the field at this position.
+    fn put_number(kept: &mut Self::Kept, position: usize, number: i64) -> bool;
     /// As [`KeptValue::overwrite`], of the field at this position.
     fn overwrite(kept: &mut Self::Kept, position: usize, at: usize, part: &[u8]) -> bool;
 }
@@ -150,6 +170,8 @@ pub(crate) trait KeptValue {
     fn keep(&self) -> Self::Kept;
     /// Puts the value of this text in the place of one that is there. False when the decoder has to look at it.
     fn replace(kept: &mut Self::Kept, text: Cow<'_, str>) -> bool;
+    /// Puts a number in the place of one that is there. False when it is none, or this one is none that it can be.
+    fn put_number(kept: &mut Self::Kept, number: i64) -> bool;
     /// Writes over a part of a text. False when that cannot be: then it is as before, or is to be replaced.
     fn overwrite(kept: &mut Self::Kept, at: usize, part: &[u8]) -> bool;
 }
@@ -173,6 +195,10 @@ impl KeptValue for Cow<'_, str> {
         true
     }
 
+    fn put_number(_: &mut Cow<'static, str>, _: i64) -> bool {
+        false
+    }
+
     fn overwrite(kept: &mut Cow<'static, str>, at: usize, part: &[u8]) -> bool {
         let mut bytes = std::mem::take(kept).into_owned().into_bytes();
         let Some(place) = bytes.get_mut(at..at + part.len()) else { return false };
@@ -182,7 +208,7 @@ impl KeptValue for Cow<'_, str> {
 }
 
 macro_rules! kept_values {
-    ($($type:ty)*) => {$(
+    ($($type:ty, $number:expr;)*) => {$(
         impl KeptValue for $type {
             type Kept = $type;
 
@@ -196,6 +222,10 @@ macro_rules! kept_values {
                 value.map(|value| *kept = value).is_some()
             }
 
+            fn put_number(kept: &mut $type, number: i64) -> bool {
+                $number(number).map(|number| *kept = number).is_some()
+            }
+
             fn overwrite(_: &mut $type, _: usize, _: &[u8]) -> bool {
                 false
             }
@@ -203,7 +233,11 @@ macro_rules! kept_values {
     )*};
 }
 
-kept_values!(i32 i64 bool);
+kept_values! {
+    i32, |number: i64| i32::try_from(number).ok();
+    i64, Some;
+    bool, |_| None;
+}
 
 impl<T: KeptValue> KeptValue for Option<T> {
     type Kept = Option<T::Kept>;
@@ -214,6 +248,10 @@ impl<T: KeptValue> KeptValue for Option<T> {
 
     fn replace(kept: &mut Option<T::Kept>, text: Cow<'_, str>) -> bool {
         kept.as_mut().is_some_and(|kept| T::replace(kept, text))
+    }
+
+    fn put_number(kept: &mut Option<T::Kept>, number: i64) -> bool {
+        kept.as_mut().is_some_and(|kept| T::put_number(kept, number))
     }
 
     fn overwrite(kept: &mut Option<T::Kept>, at: usize, part: &[u8]) -> bool {
@@ -275,6 +313,14 @@ macro_rules! header_fields {
             fn replace(kept: &mut $name<'static>, position: usize, text: std::borrow::Cow<'_, str>) -> bool {
                 $(if position == Field::$field as usize {
                     return <$crate::headers::field_type!('_ $need $type) as $crate::headers::KeptValue>::replace(&mut kept.$field, text);
+                })*
+                false
+            }
+
+            #[allow(unused_variables)]
+            fn put_number(kept: &mut $name<'static>, position: usize, number: i64) -> bool {
+                $(if position == Field::$field as usize {
+                    return <$crate::headers::field_type!('_ $need $type) as $crate::headers::KeptValue>::put_number(&mut kept.$field, number);
                 })*
                 false
             }

@@ -106,26 +106,52 @@ impl Stored<'_> {
     }
 
     fn encode_json(&self, host: SocketAddrV4, opaque: i32, out: &mut BytesMut) {
-        // More than all pieces have together.
-        out.reserve(512);
         let start = crate::frame::begin(out);
-        let mut number = itoa::Buffer::new();
-        out.extend_from_slice(b"{\"code\":0,\"extFields\":{\"msgId\":\"");
-        out.extend_from_slice(ids::offset_id_v4(host, self.log_offset).as_flattened());
-        out.extend_from_slice(b"\",\"queueId\":\"");
-        out.extend_from_slice(number.format(self.queue_id.0).as_bytes());
-        out.extend_from_slice(b"\",\"queueOffset\":\"");
-        out.extend_from_slice(number.format(self.queue_offset.0).as_bytes());
-        out.extend_from_slice(b"\",\"transactionId\":\"");
-        out.extend_from_slice(self.unique_key.as_bytes());
-        out.extend_from_slice(
+        let text_at = out.len();
+        // In one piece: the buffer would be measured anew for each part.
+        out.resize(text_at + JSON_BYTES_MAX, 0);
+        let mut text = Text(&mut out[text_at..]);
+        text.push(b"{\"code\":0,\"extFields\":{\"msgId\":\"");
+        text.push(ids::offset_id_v4(host, self.log_offset).as_flattened());
+        text.push(b"\",\"queueId\":\"");
+        text.push_number(i64::from(self.queue_id.0));
+        text.push(b"\",\"queueOffset\":\"");
+        text.push_number(self.queue_offset.0);
+        text.push(b"\",\"transactionId\":\"");
+        text.push(self.unique_key.as_bytes());
+        text.push(
             b"\",\"MSG_REGION\":\"DefaultRegion\",\"TRACE_ON\":\"true\"},\"flag\":1,\"language\":\"JAVA\",\"opaque\":",
         );
-        out.extend_from_slice(number.format(opaque).as_bytes());
-        out.extend_from_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
-        out.extend_from_slice(number.format(crate::VERSION).as_bytes());
-        out.extend_from_slice(b"}");
+        text.push_number(i64::from(opaque));
+        text.push(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
+        text.push_number(i64::from(crate::VERSION));
+        text.push(b"}");
+        let rest = text.0.len();
+        out.truncate(out.len() - rest);
         crate::frame::finish(out, start, SerializeType::Json, 0);
+    }
+}
+
+/// More than the JSON of a reply has with a message id that is plain.
+const JSON_BYTES_MAX: usize = 384;
+
+/// The rest of the room for a text.
+struct Text<'a>(&'a mut [u8]);
+
+impl Text<'_> {
+    #[inline(always)]
+    fn push(&mut self, piece: &[u8]) {
+        let (now, later) = std::mem::take(&mut self.0).split_at_mut(piece.len());
+        now.copy_from_slice(piece);
+        self.0 = later;
+    }
+
+    #[inline(always)]
+    fn push_number(&mut self, number: i64) {
+        match u8::try_from(number) {
+            Ok(digit @ 0..10) => self.push(&[b'0' + digit]),
+            _ => self.push(itoa::Buffer::new().format(number).as_bytes()),
+        }
     }
 }
 

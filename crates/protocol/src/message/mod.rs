@@ -3,11 +3,13 @@
 pub mod alike;
 pub mod batch;
 pub mod ids;
+pub mod marks;
 pub mod properties;
 pub mod record;
 pub mod tags;
 
 pub use alike::Alike;
+pub use marks::Marks;
 pub use properties::Properties;
 pub use record::{Record, RecordError, RecordView};
 

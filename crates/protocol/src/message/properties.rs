@@ -2,6 +2,8 @@
 //!
 //! The order means nothing and of two equal names the last wins, as in the map that Java reads it into.
 
+use std::ops::Range;
+
 use crate::words::{self, WORD};
 
 /// Property names that the broker and the clients give a meaning.
@@ -79,6 +81,11 @@ fn split(piece: &[u8]) -> Option<(&str, &str)> {
 
 /// As [`Properties::iter`], of a text that is known to be UTF-8: nothing needs to be looked at twice.
 pub fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    places(text).map(|(name, value)| (&text[name], &text[value]))
+}
+
+/// Where names and values stand in a text.
+pub(crate) fn places(text: &str) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
     let mut start = 0;
     std::iter::from_fn(move || {
         let (mut at, mut name_end) = (start, None);
@@ -95,7 +102,7 @@ pub fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
                 && name_end > from
                 && at > name_end + 1
             {
-                return Some((&text[from..name_end], &text[name_end + 1..at]));
+                return Some((from..name_end, name_end + 1..at));
             }
             at = start;
         }
