@@ -359,7 +359,9 @@ impl Store {
             if dispatch.queue.push(dispatch.queue_offset, dispatch.unit()) {
                 woken.push(Arc::clone(&dispatch.queue));
             }
-            if !dispatch.queue.dirty.swap(true, Ordering::AcqRel) {
+            // Mostly it is: who made it clean since the push has not looked at the entries yet.
+            let dirty = &dispatch.queue.dirty;
+            if !dirty.load(Ordering::Acquire) && !dirty.swap(true, Ordering::AcqRel) {
                 self.dirty.lock().expect(POISONED).push(dispatch.queue);
             }
         }

@@ -123,9 +123,8 @@ impl Stored<'_> {
             b"\",\"MSG_REGION\":\"DefaultRegion\",\"TRACE_ON\":\"true\"},\"flag\":1,\"language\":\"JAVA\",\"opaque\":",
         );
         text.push_number(i64::from(opaque));
-        text.push(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
-        text.push_number(i64::from(crate::VERSION));
-        text.push(b"}");
+        const { assert!(crate::VERSION == 479, "as below") };
+        text.push(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":479}");
         let rest = text.0.len();
         out.truncate(out.len() - rest);
         crate::frame::finish(out, start, SerializeType::Json, 0);
