@@ -19,9 +19,19 @@ const RESERVE_BYTES: i64 = 64 * 1024 * 1024;
 /// A disk that was full must have this much room before records are taken again.
 const RESUME_BYTES: i64 = 4 * 1024 * 1024;
 
+/// In front of small writes the file is filled with zeros, so much at once: a kernel that has large pages makes one for
+/// all of it then, and many small writes into a page cost half of what a new page for each does.
+const FILL_BYTES: i64 = 64 * 1024;
+/// Larger writes have large pages by themselves.
+const SMALL_BYTES: i64 = 16 * 1024;
+/// What it is filled with.
+static ZEROS: [u8; FILL_BYTES as usize] = [0; FILL_BYTES as usize];
+
 /// What only the one who writes needs.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
+    /// Log position up to which the file is filled.
+    filled: i64,
     /// What a full disk did not take.
     stalled: Option<Batch>,
 }
@@ -71,7 +81,7 @@ impl CommitLog {
             let stalled = writer.stalled.take();
             let was_stalled = stalled.is_some();
             let mut batch = stalled.unwrap_or_else(|| self.tail.lock().expect(POISONED).take());
-            let written = self.write_chunks(&mut batch);
+            let written = self.write_chunks(&mut batch, &mut writer.filled);
             if let Err(error) = written {
                 if error.is_full() {
                     self.full.set(error);
@@ -91,9 +101,10 @@ impl CommitLog {
     }
 
     /// Takes each chunk out of the batch once it is written.
-    fn write_chunks(&self, batch: &mut Batch) -> Result<(), DiskError> {
+    fn write_chunks(&self, batch: &mut Batch, filled: &mut i64) -> Result<(), DiskError> {
         while let Some((base, chunk)) = batch.chunks.front() {
             let segment = self.segment_for_write(*base)?;
+            self.fill(&segment, *base, chunk.len() as i64, filled)?;
             disk::write_all_at(&*segment.file, chunk, (base - segment.base) as u64)?;
             self.checksums.extend(*base, chunk);
             let Some((base, chunk)) = batch.chunks.pop_front() else { break };
@@ -103,6 +114,23 @@ impl CommitLog {
             }
         }
         Ok(())
+    }
+
+    /// Makes pages for what is about to be written at `base` and for what follows: nothing but zeros is there so far.
+    fn fill(&self, segment: &Segment, base: i64, bytes: i64, filled: &mut i64) -> Result<(), DiskError> {
+        let (from, end) = (base.max(*filled), base + bytes);
+        let reserved = self.reserved.load(Ordering::Acquire).min(segment.base + self.options.segment_bytes);
+        let until =
+            (end + FILL_BYTES - (end - segment.base) % FILL_BYTES).min(from + FILL_BYTES).min(reserved);
+        if from >= end || end - from > SMALL_BYTES || until <= end {
+            return Ok(());
+        }
+        let zeros = &ZEROS[..(until - from) as usize];
+        match disk::write_all_at(&*segment.file, zeros, (from - segment.base) as u64) {
+            // The bytes themselves may still have room.
+            Err(error) if error.is_full() => Ok(()),
+            written => written.map(|()| *filled = until),
+        }
     }
 
     /// Reserves the next step when less than half of one is left; only with the writer's lock. That it fails is of no
