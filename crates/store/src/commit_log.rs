@@ -66,6 +66,9 @@ pub struct CommitLogOptions {
     pub hot_bytes: usize,
     /// Appended bytes that may wait for a write before appends are refused.
     pub unwritten_bytes_max: i64,
+    /// Whether the file is filled with zeros in front of small writes: not where each of these is synced, for the disk
+    /// would get everything twice.
+    pub fills: bool,
 }
 
 /// What recovery found out about the end of a log.

@@ -494,6 +494,7 @@ fn log_options(options: &StoreOptions) -> CommitLogOptions {
         segment_bytes: options.segment_bytes,
         hot_bytes: HOT_BYTES,
         unwritten_bytes_max: UNWRITTEN_BYTES_MAX,
+        fills: options.flush == FlushPolicy::Async,
     }
 }
 

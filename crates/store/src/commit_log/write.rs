@@ -122,7 +122,7 @@ impl CommitLog {
         let reserved = self.reserved.load(Ordering::Acquire).min(segment.base + self.options.segment_bytes);
         let until =
             (end + FILL_BYTES - (end - segment.base) % FILL_BYTES).min(from + FILL_BYTES).min(reserved);
-        if from >= end || end - from > SMALL_BYTES || until <= end {
+        if !self.options.fills || from >= end || end - from > SMALL_BYTES || until <= end {
             return Ok(());
         }
         let zeros = &ZEROS[..(until - from) as usize];
