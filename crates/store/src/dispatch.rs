@@ -6,6 +6,7 @@ use cometmq_protocol::message::properties::{Properties, key};
 use cometmq_protocol::message::{RecordView, sys_flag, tags};
 use cometmq_protocol::names::SCHEDULE_TOPIC;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
+use smallvec::{SmallVec, smallvec};
 
 use crate::consume_queue::{Queue, Unit};
 use crate::index::KeyHashes;
@@ -78,13 +79,13 @@ const DELAY_LEVELS: [i64; 18] = {
 };
 
 /// The tags code of a message: the hash of its tag, or in the delay topic the time of its delivery.
-pub fn tags_code(topic: &str, properties: Properties<'_>, stored_at: Millis) -> i64 {
+fn tags_code(topic: &str, tag: Option<&str>, delay: Option<&str>, stored_at: Millis) -> i64 {
     if topic == SCHEDULE_TOPIC
-        && let Some(level) = properties.get(key::DELAY).and_then(|level| level.parse::<usize>().ok())
+        && let Some(level) = delay.and_then(|level| level.parse::<usize>().ok())
     {
         return stored_at.0 + DELAY_LEVELS[level.clamp(1, DELAY_LEVELS.len()) - 1];
     }
-    tags::tags_code(properties.get(key::TAGS))
+    tags::tags_code(tag)
 }
 
 /// A place in a queue that a record found in the log takes.
@@ -101,26 +102,25 @@ pub(crate) struct Place<'a> {
 
 /// The places of a record, in the rules of a Java broker's dispatch: prepared and rolled-back transactions and inner
 /// batches have none, light queues are additional.
-pub(crate) fn places<'a>(record: &RecordView<'a>) -> Vec<Place<'a>> {
+pub(crate) fn places<'a>(record: &RecordView<'a>) -> SmallVec<[Place<'a>; 1]> {
     let transaction = record.sys_flag & sys_flag::TRANSACTION_MASK;
     let undispatched =
         transaction == sys_flag::TRANSACTION_PREPARED || transaction == sys_flag::TRANSACTION_ROLLBACK;
     if undispatched || record.sys_flag & INNER_BATCH != 0 {
-        return Vec::new();
+        return SmallVec::new();
     }
-    let properties = Properties(record.properties);
-    let tags_code = tags_code(record.topic, properties, record.store_timestamp);
-    let mut places = vec![Place {
+    let names = [key::TAGS, key::DELAY, MULTI_DISPATCH, MULTI_QUEUE_OFFSET];
+    let [tag, delay, queues, offsets] = Properties(record.properties).get_each(names);
+    let tags_code = tags_code(record.topic, tag, delay, record.store_timestamp);
+    let mut places = smallvec![Place {
         topic: record.topic,
         queue_id: record.queue_id,
         queue_offset: record.queue_offset,
         tags_code,
         additional: false,
     }];
-    if let Some(names) = properties.get(MULTI_DISPATCH)
-        && let Some(offsets) = properties.get(MULTI_QUEUE_OFFSET)
-    {
-        for (topic, offset) in names.split(',').zip(offsets.split(',')) {
+    if let (Some(queues), Some(offsets)) = (queues, offsets) {
+        for (topic, offset) in queues.split(',').zip(offsets.split(',')) {
             if let (true, Ok(offset)) = (topic.starts_with(LIGHT_QUEUE_PREFIX), offset.parse()) {
                 let queue_offset = QueueOffset(offset);
                 places.push(Place { topic, queue_id: QueueId(0), queue_offset, tags_code, additional: true });

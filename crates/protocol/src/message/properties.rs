@@ -53,20 +53,30 @@ impl<'a> Properties<'a> {
 
     /// The value of `name`: the last one when it stands twice. Other properties are passed over without reading them.
     pub fn get(self, name: &str) -> Option<&'a str> {
-        let is_named =
-            |piece: &&[u8]| piece.get(name.len()) == Some(&NAME_END) && piece.starts_with(name.as_bytes());
-        let (key, value) = self.pieces().filter(is_named).filter_map(split).last()?;
-        (key == name).then_some(value)
+        let [found] = self.get_each([name]);
+        found
+    }
+
+    /// As [`Properties::get`] of each of these names, going through the text only once.
+    pub fn get_each<const N: usize>(self, names: [&str; N]) -> [Option<&'a str>; N] {
+        let mut found = [None; N];
+        for piece in self.pieces() {
+            for (name, found) in names.iter().zip(&mut found) {
+                if piece.get(name.len()) == Some(&NAME_END)
+                    && piece.starts_with(name.as_bytes())
+                    && let Some((key, value)) = split(piece)
+                {
+                    *found = (key == *name).then_some(value);
+                }
+            }
+        }
+        found
     }
 
     fn pieces(self) -> impl Iterator<Item = &'a [u8]> {
-        let mut rest = self.0;
-        std::iter::from_fn(move || {
-            let end = memchr::memchr(VALUE_END, rest).unwrap_or(rest.len());
-            let piece = rest.get(..end).filter(|_| !rest.is_empty())?;
-            rest = rest.get(end + 1..).unwrap_or(&[]);
-            Some(piece)
-        })
+        let (text, mut start) = (self.0, 0);
+        let ends = memchr::memchr_iter(VALUE_END, text).chain((!text.is_empty()).then_some(text.len()));
+        ends.map(move |end| &text[std::mem::replace(&mut start, end + 1)..end])
     }
 }
 
@@ -166,6 +176,9 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(0u8..6, 0..40)) {
             let read: Vec<_> = Properties(&bytes).iter().collect();
+            let last = |name| read.iter().rev().find(|(key, _)| *key == name).map(|(_, value)| *value);
+            let names = ["\u{0}", "\u{3}", "\u{3}\u{4}", "\u{5}"];
+            prop_assert_eq!(Properties(&bytes).get_each(names), names.map(last));
             prop_assert!(read.into_iter().eq(pairs(std::str::from_utf8(&bytes).unwrap())));
         }
     }
