@@ -214,33 +214,35 @@ impl Queue {
 
     /// Adds an entry that recovery found in the log; tells whether it fits behind the last one. An empty queue begins
     /// at any offset when `all_seen`: nothing of the log was left out before.
-    pub(crate) fn restore(&self, offset: QueueOffset, unit: Unit, all_seen: bool) -> bool {
-        let mut state = self.state.lock().expect(POISONED);
+    ///
+    /// Nobody else has the queue yet: for millions of entries locks would cost more than what they guard.
+    pub(crate) fn restore(&mut self, offset: QueueOffset, unit: Unit, all_seen: bool) -> bool {
+        let state = self.state.get_mut().expect(POISONED);
         let end = state.tail_base + state.tail.len() as i64;
         if end == 0 && offset.0 > 0 && all_seen {
             state.tail_base = offset.0;
             state.flushed = offset.0;
-            self.min.store(offset.0, Ordering::Release);
+            *self.min.get_mut() = offset.0;
         } else if offset.0 != end {
             return false;
         }
         state.tail.push_back(unit);
-        self.next.store(offset.0 + 1, Ordering::Release);
-        self.max.store(offset.0 + 1, Ordering::Release);
+        *self.next.get_mut() = offset.0 + 1;
+        *self.max.get_mut() = offset.0 + 1;
         true
     }
 
     /// The last entry that recovery has added.
-    pub(crate) fn last_restored(&self) -> Option<Unit> {
-        self.state.lock().expect(POISONED).tail.back().copied()
+    pub(crate) fn last_restored(&mut self) -> Option<Unit> {
+        self.state.get_mut().expect(POISONED).tail.back().copied()
     }
 
     /// Forgets all entries and begins anew at `offset`: the numbers of a topic that was removed and made again start
     /// over, and only the newest messages of a number can be reached.
-    pub(crate) fn restart(&self, offset: QueueOffset) {
-        let mut state = self.state.lock().expect(POISONED);
+    pub(crate) fn restart(&mut self, offset: QueueOffset) {
+        let state = self.state.get_mut().expect(POISONED);
         *state = State { tail: VecDeque::new(), tail_base: offset.0, flushed: offset.0 };
-        self.min.store(offset.0, Ordering::Release);
+        *self.min.get_mut() = offset.0;
     }
 
     /// Appends to `units` up to `count` entries from `offset` on.

@@ -90,6 +90,12 @@ impl Queues {
         Some(Arc::clone(queue))
     }
 
+    /// The same for recovery, which has all queues to itself.
+    pub fn get_mut(&mut self, topic: &str, id: QueueId) -> Option<&mut Queue> {
+        let loaded = self.loaded.get_mut().expect(POISONED);
+        Arc::get_mut(loaded.get_mut(topic)?.get_mut(&id)?)
+    }
+
     /// Whether it is known without looking at the disk that there is no such queue.
     pub fn is_absent(&self, topic: &TopicName, id: QueueId) -> bool {
         id.0 < 0 || self.absent.lock().expect(POISONED).contains(&(topic.clone(), id))

@@ -181,9 +181,7 @@ impl Store {
         for queue in &dirty {
             queue.dirty.store(true, Ordering::Release);
             // A process that was killed may have made them, and not more.
-            for directory in queue_files.directories(queue.topic(), queue.id()) {
-                unsynced.add_directory(&directory)?;
-            }
+            queue_files.add_directories(queue.topic(), queue.id(), &mut unsynced)?;
         }
         let store = Store {
             disk,

@@ -335,6 +335,37 @@ fn a_queue_that_does_not_begin_at_0_is_found_again() {
 }
 
 #[test]
+fn a_crash_may_leave_files_of_some_topics_and_of_some_queues_of_a_topic() {
+    let disk = MemoryDisk::new();
+    let store = open(&disk);
+    for _ in 0..3 {
+        append(&store, "T", 0);
+    }
+    store.flush().unwrap();
+    let counts = [("T", 0, 5), ("T", 1, 2), ("U", 0, 2), ("U", 7, 2)];
+    for (topic, id, _) in counts.into_iter().chain(counts) {
+        append(&store, topic, id);
+    }
+    drop(store);
+    let mut disk = disk.crash(Crash::KeepAll);
+    for round in 0..3 {
+        let store = open(&disk);
+        for (topic, id, expected) in counts {
+            let queue = store.queue(topic, QueueId(id)).unwrap().unwrap();
+            assert_eq!((queue.min().0, queue.max().0), (0, expected), "{topic}, {id}, round {round}");
+            assert_eq!(count(&store, topic, id), expected);
+        }
+        assert!(store.queue("U", QueueId(1)).unwrap().is_none());
+        // The second start finds the files as they were, the third finds all of them.
+        if round == 1 {
+            store.flush().unwrap();
+        }
+        drop(store);
+        disk = disk.crash(Crash::KeepAll);
+    }
+}
+
+#[test]
 fn two_threads_recover_what_one_does_and_stop_when_a_call_to_the_disk_fails() {
     let disk = MemoryDisk::new();
     let store = open(&disk);

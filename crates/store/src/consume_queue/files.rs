@@ -2,6 +2,8 @@
 //!
 //! Here entries are read and written at known places; where a queue begins and ends is found in [`super::load`].
 
+use std::ffi::OsString;
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -66,6 +68,11 @@ impl QueueFiles {
     pub fn topics(&self) -> Result<Vec<TopicName>, DiskError> {
         let entries = self.disk.list(&self.root)?.into_iter().filter(|entry| entry.is_directory);
         Ok(entries.filter_map(|entry| TopicName::parse(&entry.name).ok()).collect())
+    }
+
+    /// Whether a topic has a directory: without it none of its queues has files.
+    pub fn has_topic(&self, topic: &TopicName) -> Result<bool, DiskError> {
+        self.disk.exists(&self.root.join(topic.as_str()))
     }
 
     /// Numbers of a topic's queues that have a directory.
@@ -228,9 +235,30 @@ impl QueueFiles {
         [self.directory(topic, id), self.root.join(topic.as_str()), self.root.clone()]
     }
 
+    /// Has all of these synced.
+    pub fn add_directories(
+        &self,
+        topic: &TopicName,
+        id: QueueId,
+        unsynced: &mut Unsynced,
+    ) -> Result<(), DiskError> {
+        if unsynced.is_everything() {
+            return Ok(());
+        }
+        self.directories(topic, id).iter().try_for_each(|directory| unsynced.add_directory(directory))
+    }
+
     /// The queue's directory.
     pub fn directory(&self, topic: &TopicName, id: QueueId) -> PathBuf {
         self.root.join(topic.as_str()).join(id.to_string())
+    }
+
+    /// The file at stream position `base` of a queue, made in one piece: many are, at a start.
+    pub(super) fn path(&self, topic: &TopicName, id: QueueId, base: i64) -> PathBuf {
+        let mut path = OsString::with_capacity(self.root.as_os_str().len() + topic.as_str().len() + 34);
+        path.push(&self.root);
+        write!(path, "/{topic}/{id}/{base:020}").expect("memory takes all of it");
+        PathBuf::from(path)
     }
 
     /// Looks anew at the entry at `offset`, and its neighbours, when it is read next: it was written once more.
@@ -255,7 +283,7 @@ impl QueueFiles {
         if let Some(file) = self.open.get(&key) {
             return Ok(Some(file));
         }
-        let path = self.directory(topic, id).join(segments::name(base));
+        let path = self.path(topic, id, base);
         match self.disk.open(&path, false) {
             Err(error) if error.kind == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

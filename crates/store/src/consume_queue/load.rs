@@ -202,7 +202,7 @@ impl QueueFiles {
     /// The file with which most queues begin, if it is there as it should be. That costs less than listing; it is not
     /// kept open, for very many are looked at once.
     fn open_first(&self, topic: &TopicName, id: QueueId) -> Result<Option<Arc<dyn DiskFile>>, DiskError> {
-        let path = self.directory(topic, id).join(segments::name(0));
+        let path = self.path(topic, id, 0);
         match self.disk.open(&path, false) {
             Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

@@ -44,6 +44,11 @@ impl Unsynced {
         self.failed
     }
 
+    /// Whether nothing more is listed until the next sync, which makes all below the root durable.
+    pub fn is_everything(&self) -> bool {
+        self.many
+    }
+
     /// The file was written to.
     pub fn add_file(&mut self, file: &Arc<dyn DiskFile>) -> Result<(), DiskError> {
         if !self.many && !self.files.contains_key(file.path()) {

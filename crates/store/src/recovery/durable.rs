@@ -11,15 +11,17 @@ use cometmq_protocol::LogOffset;
 use cometmq_protocol::message::RecordView;
 use cometmq_protocol::message::record::RECORD_BYTES_MIN;
 
-use super::{Log, WINDOW_BYTES};
+use super::Log;
 use crate::checksums::{BLOCK_BYTES, SumFile};
 use crate::commit_log::{Piece, Wrong};
 use crate::consume_queue::{Queue, Unit};
-use crate::disk::DiskError;
+use crate::disk::{DiskError, DiskFile};
 use crate::dispatch::Place;
 use crate::segments::{self, Found, SegmentError};
 use crate::walk::{Met, RECORD_BYTES_MAX, Stop, walk};
 
+/// Bytes read at once: what was just read is still in the processor's cache when it is looked at.
+const PIECE_BYTES: i64 = 256 * 1024;
 /// Entries made for missing messages at most, of queues and of light queues each.
 const MISSING_MAX: i64 = 1_000_000;
 /// Damaged stretches kept apart at most; further ones count to the last.
@@ -68,12 +70,12 @@ impl Log<'_> {
         each: Each<'_>,
     ) -> Result<bool, SegmentError> {
         let segment_end = segment.base + self.segment_bytes;
-        let (mut at, mut bytes, mut lost) = (from, WINDOW_BYTES as i64, None);
-        let mut buffer = Vec::new();
+        let (mut at, mut bytes, mut lost) = (from, PIECE_BYTES, None);
+        let (file, mut buffer) = (self.disk.open(&segment.path, false)?, Vec::new());
         while at < to {
             let first = at - (at - segment.base) % BLOCK_BYTES;
             let last = (first + (bytes + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES).min(segment_end);
-            let piece = self.piece(segment, sums, first, last, buffer)?;
+            let piece = piece((&*file, segment.base), sums, first, last, buffer)?;
             if piece.end() < last {
                 break;
             }
@@ -96,7 +98,7 @@ impl Log<'_> {
             if !goes_on {
                 return Ok(false);
             }
-            bytes = WINDOW_BYTES as i64;
+            bytes = PIECE_BYTES;
             at = match stop {
                 Stop::End | Stop::SegmentEnd(_) => to,
                 Stop::More(at, needed) => {
@@ -114,33 +116,31 @@ impl Log<'_> {
         let rest = lost.or((at < to).then_some(at));
         Ok(rest.is_none_or(|lost| each(Passed::Damaged(&segment.path, LogOffset(lost), LogOffset(to)))))
     }
+}
 
-    /// Reads `from..to`, which begins and ends with a block, and compares it with its sums. Bytes that the device does
-    /// not give are an error: they may be whole, and be given the next time.
-    fn piece(
-        &self,
-        segment: &Found,
-        sums: &SumFile,
-        from: i64,
-        to: i64,
-        buffer: Vec<u8>,
-    ) -> Result<Piece, DiskError> {
-        let length = (to - from) as usize;
-        let count = length.div_ceil(BLOCK_BYTES as usize);
-        let sums = sums.get(from, count).or_else(|_| sums.get(from, count)).unwrap_or_else(|error| {
-            // Without sums there is less protection, and still the records' own.
-            tracing::warn!(%error, "checksums of the log not readable");
-            Vec::new()
-        });
-        let file = self.disk.open(&segment.path, false)?;
-        let piece = Piece::read(&*file, segment.base, from, length, false, buffer);
-        let mut piece = piece.expect("a patient reader gets what there is");
-        if let Some(Wrong::Unreadable(error)) = piece.wrong(from, to) {
-            return Err(error.clone());
-        }
-        piece.compare(&sums);
-        Ok(piece)
+/// Reads `from..to` of a segment's file, by its base, which begins and ends with a block, and compares it with them.
+/// Bytes that the device does not give are an error: they may be whole, and be given the next time.
+fn piece(
+    (file, base): (&dyn DiskFile, i64),
+    sums: &SumFile,
+    from: i64,
+    to: i64,
+    buffer: Vec<u8>,
+) -> Result<Piece, DiskError> {
+    let length = (to - from) as usize;
+    let count = length.div_ceil(BLOCK_BYTES as usize);
+    let known = sums.get(from, count).or_else(|_| sums.get(from, count)).unwrap_or_else(|error| {
+        // Without sums there is less protection, and still the records' own.
+        tracing::warn!(%error, "checksums of the log not readable");
+        Vec::new()
+    });
+    let piece = Piece::read(file, base, from, length, false, buffer);
+    let mut piece = piece.expect("a patient reader gets what there is");
+    if let Some(Wrong::Unreadable(error)) = piece.wrong(from, to) {
+        return Err(error.clone());
     }
+    piece.compare(&known);
+    Ok(piece)
 }
 
 /// Damaged stretches of the log, in order, and what was done about them.
@@ -185,7 +185,7 @@ impl Damaged {
 
     /// Gives the numbers that a queue lacks before `place` entries that lead into the damage, where they are not
     /// delivered as anything but the message that they are of. Only when so many records may have been there.
-    pub fn fill(&mut self, queue: &Queue, place: &Place<'_>) -> bool {
+    pub fn fill(&mut self, queue: &mut Queue, place: &Place<'_>) -> bool {
         let end = queue.max();
         let missing = place.queue_offset.0 - end.0;
         let after = queue.last_restored().map_or(-1, |unit| unit.log_offset.0);

@@ -8,18 +8,20 @@ use std::sync::{Arc, mpsc};
 use cometmq_protocol::message::RecordView;
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
+use foldhash::{HashMap, HashMapExt};
 
 use super::durable::{Damaged, Passed};
 use super::{Layout, Log, Scanned};
-use crate::consume_queue::{OFFSET_MAX, Queue, Unit};
+use crate::consume_queue::{Loaded, OFFSET_MAX, Unit};
 use crate::dispatch::{self, Place};
 use crate::queues::Queues;
 use crate::segments::SegmentError;
 
 /// Items that are handed on at once.
 const BATCH_ITEMS: usize = 2048;
-/// Batches that wait to be entered at most.
-const BATCHES_WAITING: usize = 4;
+/// Batches that wait to be entered at most. Looking at a queue's files takes as long as finding many records, and most
+/// queues are met early in the log: with few batches one thread would wait for the other first, and then that for it.
+const BATCHES_WAITING: usize = 256;
 
 /// Runs two jobs to their ends, at the same time.
 pub type Beside = for<'a> fn(Box<dyn FnOnce() + Send + 'a>, Box<dyn FnOnce() + 'a>);
@@ -53,13 +55,14 @@ pub(super) fn replay(
         queues,
         log_start: log.start(),
         from,
+        topics: HashMap::new(),
         written: Vec::new(),
         unknown: HashSet::new(),
         restarted: HashSet::new(),
         damaged: Damaged::default(),
         whole: true,
     };
-    let mut finder = Finder { last_stored_at: Millis(0), records: 0, found: Batch::default() };
+    let mut finder = Finder { last_stored_at: Millis(0), records: 0, found: Batch::new() };
     let mut entered = Ok(());
     let mut enter = |batch: Batch| {
         entered = replay.enter_all(batch);
@@ -88,7 +91,6 @@ pub(super) fn replay(
 }
 
 /// What was found in a stretch of the log.
-#[derive(Default)]
 struct Batch {
     /// Names of topics, one behind the other.
     topics: String,
@@ -103,6 +105,10 @@ enum Item {
 }
 
 impl Batch {
+    fn new() -> Batch {
+        Batch { topics: String::new(), items: Vec::with_capacity(BATCH_ITEMS) }
+    }
+
     fn add(&mut self, place: &Place<'_>, record: &RecordView<'_>) {
         let topic = match self.items.last() {
             // Neighbours are often of one topic.
@@ -138,7 +144,7 @@ impl Finder {
         let mut goes_on = true;
         let mut hand = |found: &mut Batch, items_min: usize| {
             if goes_on && found.items.len() >= items_min {
-                goes_on = hand(std::mem::take(found));
+                goes_on = hand(std::mem::replace(found, Batch::new()));
             }
             goes_on
         };
@@ -171,8 +177,10 @@ struct Replay {
     queues: Queues,
     log_start: LogOffset,
     from: LogOffset,
+    /// Topics met so far, and whether they have files.
+    topics: HashMap<TopicName, bool>,
     /// Queues whose files have entries behind those that were kept, and where these end.
-    written: Vec<(Arc<Queue>, QueueOffset)>,
+    written: Vec<(TopicName, QueueId, QueueOffset)>,
     unknown: HashSet<String>,
     restarted: HashSet<(TopicName, QueueId)>,
     damaged: Damaged,
@@ -197,10 +205,23 @@ impl Replay {
     }
 
     fn enter(&mut self, place: &Place<'_>, unit: Unit) -> Result<(), SegmentError> {
-        let Some(queue) = self.queue(place)? else { return Ok(()) };
+        let is_possible = (0..OFFSET_MAX).contains(&place.queue_offset.0) && place.queue_id.0 >= 0;
+        let queue = match self.queues.get_mut(place.topic, place.queue_id) {
+            None if is_possible => {
+                self.load(place)?;
+                self.queues.get_mut(place.topic, place.queue_id)
+            }
+            known => known,
+        };
+        let Some(queue) = queue.filter(|_| is_possible) else {
+            if !self.unknown.contains(place.topic) {
+                self.unknown.insert(place.topic.to_owned());
+            }
+            return Ok(());
+        };
         let all_seen = self.from == self.log_start;
         let fits = queue.restore(place.queue_offset, unit, all_seen)
-            || self.damaged.fill(&queue, place) && queue.restore(place.queue_offset, unit, all_seen);
+            || self.damaged.fill(queue, place) && queue.restore(place.queue_offset, unit, all_seen);
         if !fits && !place.additional {
             if all_seen {
                 self.restarted.insert((queue.topic().clone(), place.queue_id));
@@ -212,30 +233,28 @@ impl Replay {
         Ok(())
     }
 
-    /// The queue of a place; none for a place that cannot be.
-    fn queue(&mut self, place: &Place<'_>) -> Result<Option<Arc<Queue>>, SegmentError> {
-        let is_possible = (0..OFFSET_MAX).contains(&place.queue_offset.0) && place.queue_id.0 >= 0;
-        if let Some(queue) = self.queues.get(place.topic, place.queue_id).filter(|_| is_possible) {
-            return Ok(Some(queue));
-        }
-        let Some(topic) = TopicName::parse(place.topic).ok().filter(|_| is_possible) else {
-            if !self.unknown.contains(place.topic) {
-                self.unknown.insert(place.topic.to_owned());
+    /// Enters the queue of a place as its files tell, unless its name cannot be.
+    fn load(&mut self, place: &Place<'_>) -> Result<(), SegmentError> {
+        let files = self.queues.files();
+        let (topic, has_files) = match self.topics.get_key_value(place.topic) {
+            Some((topic, has_files)) => (topic.clone(), *has_files),
+            None => {
+                let Ok(topic) = TopicName::parse(place.topic) else { return Ok(()) };
+                let has_files = files.has_topic(&topic)?;
+                self.topics.insert(topic.clone(), has_files);
+                (topic, has_files)
             }
-            return Ok(None);
         };
-        let loaded = self.queues.files().load_expected(
-            &topic,
-            place.queue_id,
-            self.log_start,
-            self.from,
-            place.queue_offset,
-        )?;
-        let queue = self.queues.insert(topic, place.queue_id, loaded);
+        let (id, offset) = (place.queue_id, place.queue_offset);
+        let loaded = match has_files {
+            true => files.load_expected(&topic, id, self.log_start, self.from, offset)?,
+            false => Loaded::default(),
+        };
         if loaded.written > loaded.max {
-            self.written.push((Arc::clone(&queue), loaded.written));
+            self.written.push((topic.clone(), id, loaded.written));
         }
-        Ok(Some(queue))
+        self.queues.insert(topic, id, loaded);
+        Ok(())
     }
 
     /// The queues, unless entries are missing. What the files have behind the ends is cleared.
@@ -252,9 +271,10 @@ impl Replay {
         if !self.whole {
             return Ok(None);
         }
-        for (queue, written) in self.written {
-            if written > queue.max() {
-                self.queues.files().clear(queue.topic(), queue.id(), queue.max().0, written.0)?;
+        for (topic, id, written) in self.written {
+            let end = self.queues.get(topic.as_str(), id).map_or(written, |queue| queue.max());
+            if written > end {
+                self.queues.files().clear(&topic, id, end.0, written.0)?;
             }
         }
         Ok(Some(self.queues))
