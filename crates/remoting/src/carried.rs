@@ -186,7 +186,7 @@ mod tests {
     }
 
     /// More than sockets take at once.
-    const LONG: [u8; 8 << 20] = [7; 8 << 20];
+    static LONG: [u8; 8 << 20] = [7; 8 << 20];
 
     /// While it answers, something long is pushed, and the connection is wished elsewhere.
     #[derive(Default)]
