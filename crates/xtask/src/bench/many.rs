@@ -55,10 +55,19 @@ impl Topics {
             while let Some(done) = tasks.join_next().await {
                 done.context("a task that makes topics")??;
             }
+            anyhow::Ok(())
+        })?;
+        self.await_routes(bench, contender)?;
+        Ok(start.elapsed())
+    }
+
+    /// Waits until the name server knows who has the topics.
+    pub(super) fn await_routes(self, bench: &Bench, contender: &Contender) -> Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        bench.runtime.block_on(async {
             await_route(contender, &self.topic(0), deadline).await?;
             await_route(contender, &self.topic(self.count - 1), deadline).await
-        })?;
-        Ok(start.elapsed())
+        })
     }
 
     /// Reads all queues from their first message to their end; tells how many messages there are, all whole and dense.

@@ -52,6 +52,7 @@ fn measure(bench: &Bench, segments: i64, report: &mut Report) -> Result<()> {
     let mut sent = bench.generate(&contender, "send", topics.name, &flags)?.messages()? as u64;
     let mut starts = Vec::new();
     for _ in 0..bench.effort.rounds {
+        topics.await_routes(bench, &contender)?;
         // Killed under load: the generator notices that its server is gone.
         let flags = format!("{} --size 128 --in-flight 64 --duration 600", topics.flags());
         let load = bench.begin(&contender, "send", topics.name, &flags)?;
