@@ -26,7 +26,8 @@ pub enum ConfigFileError {
     Disk(#[from] DiskError),
 }
 
-/// Reads a file, or its backup when it is missing, empty or damaged; `None` when there is neither.
+/// Reads a file, or its backup when it is missing, empty or damaged; `None` when there is neither. What a save left that
+/// did not come to its end is removed.
 pub fn load<T: DeserializeOwned>(disk: &dyn Disk, path: &Path) -> Result<Option<T>, ConfigFileError> {
     Ok(load_told(disk, path)?.map(|(value, _)| value))
 }
@@ -36,6 +37,10 @@ pub fn load_told<T: DeserializeOwned>(
     disk: &dyn Disk,
     path: &Path,
 ) -> Result<Option<(T, bool)>, ConfigFileError> {
+    let temporary = with_suffix(path, ".tmp");
+    if disk.exists(&temporary)? {
+        disk.remove_file(&temporary)?;
+    }
     let mut damage = None;
     for path in [path.to_owned(), with_suffix(path, ".bak")] {
         let Some(bytes) = disk::read_file(disk, &path)?.filter(|bytes| !bytes.trim_ascii().is_empty()) else {
@@ -150,7 +155,9 @@ mod tests {
             disk.fail_nth(n, Fault::Io);
             let result = save(&disk, path, &BTreeMap::from([(0, 3)]));
             for crash in [Crash::KeepAll, Crash::LoseAll, Crash::Seeded(n)] {
-                let found: BTreeMap<i32, i32> = load(&disk.crash(crash), path).unwrap().unwrap();
+                let crashed = disk.crash(crash);
+                let found: BTreeMap<i32, i32> = load(&crashed, path).unwrap().unwrap();
+                assert!(!crashed.exists(&with_suffix(path, ".tmp")).unwrap(), "call {n}, {crash:?}");
                 let allowed: &[i32] = if result.is_ok() { &[3] } else { &[2, 3] };
                 assert!(allowed.contains(&found[&0]), "call {n}, {crash:?}: {found:?} after {result:?}");
             }
