@@ -182,10 +182,13 @@ fn number(value: i32, out: &mut BytesMut) {
     out.put_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
+/// Longest text that is called plain.
+pub(crate) const PLAIN_BYTES_MAX: usize = 64;
+
 /// Whether nothing in a short text needs to be escaped. Looked at without a way out, which is faster.
 pub(crate) fn is_plain(text: &str) -> bool {
     let plain = |so_far, byte: &u8| so_far & (*byte >= 0x20) & (*byte != b'"') & (*byte != b'\\');
-    text.len() <= 64 && text.as_bytes().iter().fold(true, plain)
+    text.len() <= PLAIN_BYTES_MAX && text.as_bytes().iter().fold(true, plain)
 }
 
 fn string(text: &str, out: &mut BytesMut) {

@@ -9,7 +9,7 @@ mod plain;
 
 use std::borrow::Cow;
 
-pub(crate) use json::is_plain;
+pub(crate) use json::{PLAIN_BYTES_MAX, is_plain};
 pub(crate) use plain::{Part, Run, is_printable, number, parts, runs, string};
 
 use bytes::BytesMut;

@@ -90,17 +90,8 @@ fn short_number(digits: &[u8]) -> Option<i64> {
 /// The same, of the digits in front of a quote, and how many they are.
 #[inline]
 pub(crate) fn quoted_number(text: &[u8]) -> Option<(i64, usize)> {
-    let mut number = 0;
-    for (length, byte) in text.iter().enumerate().take(DIGITS_MAX + 1) {
-        let digit = byte.wrapping_sub(b'0');
-        if digit >= 10 {
-            return (*byte == b'"' && length > 0).then_some((number, length));
-        }
-        if length < DIGITS_MAX {
-            number = number * 10 + i64::from(digit);
-        }
-    }
-    None
+    let length = text.iter().take(DIGITS_MAX + 1).position(|byte| *byte == b'"')?;
+    short_number(&text[..length]).map(|number| (number, length))
 }
 
 macro_rules! number_field {

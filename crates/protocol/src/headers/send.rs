@@ -131,8 +131,8 @@ impl Stored<'_> {
     }
 }
 
-/// More than the JSON of a reply has with a message id that is plain.
-const JSON_BYTES_MAX: usize = 384;
+/// More than the JSON of a reply has with a message id that is plain: 289 bytes at most beside that.
+const JSON_BYTES_MAX: usize = 320 + header::PLAIN_BYTES_MAX;
 
 /// The rest of the room for a text.
 struct Text<'a>(&'a mut [u8]);

@@ -70,20 +70,8 @@ mod tests {
     /// A record at log offset 7000 of queue 3, at offset 5 of it.
     fn encoded(topic: &str, body: &[u8], properties: &[u8], v6: bool) -> Vec<u8> {
         let host = if v6 { "[::1]:8" } else { "1.2.3.4:5" }.parse().unwrap();
-        let record = Record {
-            topic,
-            queue_id: QueueId(3),
-            flag: 9,
-            sys_flag: 0,
-            born_timestamp: Millis(1),
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body,
-            body_crc: record::body_crc(body),
-            properties: [properties, &[]],
-        };
+        let record =
+            Record { flag: 9, properties: [properties, &[]], ..Record::plain(topic, QueueId(3), host, body) };
         let mut out = BytesMut::new();
         record.encode(QueueOffset(5), LogOffset(7000), Millis(2), &mut out);
         out.to_vec()
