@@ -377,7 +377,7 @@ fn unknown_topic(name: &TopicName, peer: &Peer) -> String {
 fn append_refused(error: AppendError) -> Reply {
     match error {
         AppendError::TooLarge { .. } => refuse(ResponseCode::MessageIllegal, error.to_string()),
-        AppendError::Busy { .. } => {
+        AppendError::Busy { .. } | AppendError::EntriesWait { .. } => {
             let remark = format!("[PC_SYNCHRONIZED]broker busy, start flow control for a while: {error}");
             refuse(ResponseCode::SystemBusy, remark)
         }

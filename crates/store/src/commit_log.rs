@@ -101,6 +101,12 @@ pub enum AppendError {
         /// Bytes that wait for a write.
         bytes: i64,
     },
+    /// The disk does not keep up with the entries of consume queues.
+    #[error("{entries} entries of consume queues wait for the disk")]
+    EntriesWait {
+        /// Entries that are in memory only.
+        entries: usize,
+    },
     /// The disk has no room; tried again by itself.
     #[error("the disk is full: {0}; make room, and the broker goes on by itself")]
     Full(Arc<DiskError>),

@@ -130,7 +130,18 @@ pub struct Queue {
     pub(crate) dirty: AtomicBool,
     /// The round of [`crate::queues::Queues`] in which it was last asked for.
     pub(crate) used: AtomicU32,
+    /// The round of [`Unsynced`] in which its files were written last.
+    written_in: AtomicU32,
     state: Mutex<State>,
+}
+
+/// What a flush of a queue did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flushed {
+    /// Entries that are in files now.
+    pub written: usize,
+    /// Entries are left that are in memory only.
+    pub left: bool,
 }
 
 #[derive(Debug)]
@@ -156,6 +167,7 @@ impl Queue {
             awaited: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
             used: AtomicU32::new(0),
+            written_in: AtomicU32::new(unsynced::FIRST_ROUND),
             state: Mutex::new(State { tail: VecDeque::new(), tail_base: end, flushed: end }),
         }
     }
@@ -314,19 +326,20 @@ impl Queue {
                 return Ok(());
             }
         }
+        self.written_in.store(unsynced.round(), Ordering::Release);
         let written = self.files.write(&self.topic, self.id, offset, &[unit], unsynced);
         self.files.forget(&self.topic, self.id, offset);
         written
     }
 
     /// Writes entries of records before `durable` to their files, which are left to be synced, and keeps up to
-    /// `recent_max` of them in memory. Returns whether entries are left that are in memory only.
+    /// `recent_max` of them in memory.
     pub(crate) fn flush(
         &self,
         durable: LogOffset,
         recent_max: usize,
         unsynced: &mut Unsynced,
-    ) -> Result<bool, DiskError> {
+    ) -> Result<Flushed, DiskError> {
         let (from, units, left) = {
             let state = self.state.lock().expect(POISONED);
             let rest = state.tail.range((state.flushed - state.tail_base) as usize..);
@@ -336,6 +349,7 @@ impl Queue {
             (state.flushed, units, left)
         };
         if !units.is_empty() {
+            self.written_in.store(unsynced.round(), Ordering::Release);
             self.files.write(&self.topic, self.id, QueueOffset(from), &units, unsynced)?;
         }
         let mut state = self.state.lock().expect(POISONED);
@@ -348,7 +362,25 @@ impl Queue {
             let kept = state.tail.len();
             state.tail.shrink_to(2 * kept);
         }
-        Ok(left)
+        Ok(Flushed { written: units.len(), left })
+    }
+
+    /// Entries that are in memory only.
+    pub(crate) fn unwritten(&self) -> usize {
+        let state = self.state.lock().expect(POISONED);
+        state.tail.len() - (state.flushed - state.tail_base) as usize
+    }
+
+    /// Whether so many entries of records before `durable` are in memory only.
+    pub(crate) fn has_to_write(&self, count: usize, durable: LogOffset) -> bool {
+        let state = self.state.lock().expect(POISONED);
+        let last = (state.flushed - state.tail_base) as usize + count - 1;
+        state.tail.get(last).is_some_and(|unit| unit.end() <= durable)
+    }
+
+    /// The round of [`Unsynced`] in which its files were written last.
+    pub(crate) fn written_in(&self) -> u32 {
+        self.written_in.load(Ordering::Acquire)
     }
 
     /// Entries of records before `log_start` do not count any more: their records are deleted.

@@ -39,4 +39,4 @@ pub use index::{IndexOptions, KeyQuery, Keys};
 pub use recovery::{Beside, RecoveryReport};
 pub use retention::OldestSegment;
 pub use segments::{SegmentError, parse as segment_base};
-pub use store::{FlushPolicy, OpenError, Store, StoreOptions};
+pub use store::{FlushPolicy, OpenError, Store, StoreOptions, UNWRITTEN_ENTRIES_MAX};

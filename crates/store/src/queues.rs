@@ -16,7 +16,7 @@ use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 use foldhash::{HashMap, HashMapExt};
 
 use crate::commit_log::{CommitLog, Wanted, Wrong};
-use crate::consume_queue::{Loaded, Queue, QueueFiles, Unit};
+use crate::consume_queue::{Loaded, Queue, QueueFiles, Unit, Unsynced};
 use crate::disk::DiskError;
 use crate::dispatch;
 use crate::segments::SegmentError;
@@ -271,8 +271,8 @@ impl Queues {
         self.loaded.read().expect(POISONED).values().map(HashMap::len).sum()
     }
 
-    /// Unloads queues that were not used for some time, if `durable`: everything in their files is, and may be believed.
-    pub fn unload_idle(&self, now: Millis, durable: bool) {
+    /// Unloads queues that were not used for some time, of which everything in their files is durable.
+    pub fn unload_idle(&self, now: Millis, unsynced: &Unsynced) {
         let mut rounds = self.rounds.lock().expect(POISONED);
         let waited = now.0 - rounds.began.get_or_insert(now).0;
         if !(0..ROUND_MS).contains(&waited) {
@@ -280,7 +280,7 @@ impl Queues {
             rounds.looked = false;
             self.round.fetch_add(1, Ordering::Relaxed);
         }
-        if rounds.looked || !durable {
+        if rounds.looked {
             return;
         }
         rounds.looked = true;
@@ -291,7 +291,8 @@ impl Queues {
             // One topic at a time, so that nobody waits long for the lock.
             self.unload_idle_of(&topic, |queue| {
                 let idle = round.saturating_sub(queue.used.load(Ordering::Relaxed));
-                idle > if queue.is_awaited() { IDLE_ROUNDS_AWAITED } else { idle_max }
+                unsynced.is_durable(queue.written_in())
+                    && idle > if queue.is_awaited() { IDLE_ROUNDS_AWAITED } else { idle_max }
             });
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cometmq_protocol::message::{Record, RecordView};
@@ -17,7 +17,7 @@ use crate::commit_log::{
 use crate::consume_queue::{Queue, QueueFiles, UNIT_BYTES, Unit, Unsynced};
 use crate::disk::{self, Disk, DiskError, DiskLock};
 use crate::dispatch::Dispatch;
-use crate::flush::{Flushing, NOTE_LOG_BYTES};
+use crate::flush::{Flushing, NOTE_LOG_BYTES, Syncing};
 use crate::index::{Index, IndexError, IndexOptions, KeyHashes, Keys};
 use crate::planted::{Bug, planted};
 use crate::queues::Queues;
@@ -28,6 +28,8 @@ use crate::segments::SegmentError;
 const HOT_BYTES: usize = 16 * 1024 * 1024;
 /// Appended bytes that may wait for a slow disk before appends are refused.
 const UNWRITTEN_BYTES_MAX: i64 = 64 * 1024 * 1024;
+/// Queue entries that may wait for a slow disk before appends are refused: 200 MB.
+pub const UNWRITTEN_ENTRIES_MAX: usize = 8 * 1024 * 1024;
 
 /// What a message must have reached before it is confirmed and becomes readable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub struct StoreOptions {
     pub flush: FlushPolicy,
     /// Written to the `abort` file, so that a person sees who had the store open.
     pub process_id: u32,
+    /// Queue entries that may be in memory only; appends beyond them are refused.
+    pub unwritten_entries_max: usize,
     /// How two threads recover it after a crash; `None`: the caller does alone.
     pub beside: Option<Beside>,
 }
@@ -71,6 +75,7 @@ impl StoreOptions {
             index: None,
             flush: FlushPolicy::Async,
             process_id: 0,
+            unwritten_entries_max: UNWRITTEN_ENTRIES_MAX,
             beside: None,
         }
     }
@@ -118,6 +123,9 @@ pub struct Store {
     undurable: Mutex<VecDeque<Dispatch>>,
     /// Queues with entries that are only in memory.
     pub(crate) dirty: Mutex<Vec<Arc<Queue>>>,
+    /// Entries of all queues that are only in memory.
+    pub(crate) unwritten: AtomicUsize,
+    pub(crate) syncing: Mutex<Syncing>,
     pub(crate) flushing: Mutex<Flushing>,
     /// Up to where the log is noted to be durable.
     pub(crate) noted: Mutex<DurablePosition>,
@@ -191,8 +199,10 @@ impl Store {
             queues: recovered.queues,
             index,
             undurable: Mutex::new(VecDeque::new()),
+            unwritten: AtomicUsize::new(dirty.iter().map(|queue| queue.unwritten()).sum()),
             dirty: Mutex::new(dirty),
-            flushing: Mutex::new(Flushing::new(position, java, unsynced)),
+            syncing: Mutex::new(Syncing::new(position, java)),
+            flushing: Mutex::new(Flushing::new(unsynced)),
             noted: Mutex::new(durable),
             options,
             _lock: lock,
@@ -292,6 +302,7 @@ impl Store {
         now: Millis,
         placed: &mut impl Extend<Appended>,
     ) -> Result<(), AppendError> {
+        self.admit()?;
         let mut keys: SmallVec<[KeyHashes; 1]> = match &self.index {
             Some(_) => {
                 let hasher = queue.hasher();
@@ -311,11 +322,25 @@ impl Store {
         keys: Keys<'_>,
         now: Millis,
     ) -> Result<Appended, AppendError> {
+        self.admit()?;
         let hashes = match &self.index {
             Some(_) => queue.hasher().keys(record.sys_flag, keys),
             None => KeyHashes::new(),
         };
         self.log.append_one(queue, record, tags_code, hashes, now)
+    }
+
+    /// Queue entries that are in memory only.
+    pub fn unwritten_entries(&self) -> usize {
+        self.unwritten.load(Ordering::Relaxed)
+    }
+
+    /// Refuses what would need more memory than there should be while the disk does not take queue entries.
+    fn admit(&self) -> Result<(), AppendError> {
+        let entries = self.unwritten_entries();
+        // A log that takes nothing more says so itself.
+        let is_refused = entries > self.options.unwritten_entries_max && self.log.failure().is_none();
+        if is_refused { Err(AppendError::EntriesWait { entries }) } else { Ok(()) }
     }
 
     /// Hands everything appended to the kernel, unless another caller is doing it right now. Queues that someone waits
@@ -350,6 +375,7 @@ impl Store {
     /// Gives records their places in the queues.
     fn enter(&self, dispatches: Vec<Dispatch>, woken: &mut Vec<Arc<Queue>>) {
         let Some(end) = dispatches.last().map(Dispatch::end) else { return };
+        self.unwritten.fetch_add(dispatches.len(), Ordering::Relaxed);
         if let Some(index) = &self.index {
             index.enter(LogOffset(self.dispatched.load(Ordering::Acquire)), &dispatches, end);
         }

@@ -16,7 +16,9 @@ use cometmq_protocol::{ConnectionId, Frame, LogOffset};
 use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions, Workers, push_all};
 use cometmq_store::index::format::Shape;
 use cometmq_store::scrub::{ScrubCursor, ScrubStep};
-use cometmq_store::{FlushPolicy, IndexOptions, RealDisk, RecoveryReport, StoreOptions};
+use cometmq_store::{
+    FlushPolicy, IndexOptions, RealDisk, RecoveryReport, StoreOptions, UNWRITTEN_ENTRIES_MAX,
+};
 use tokio::sync::{Notify, watch};
 
 use super::cold::{COLD_THREADS, DiskWork, SLOW_THREADS, UNTAKEN_BYTES_MAX};
@@ -34,7 +36,7 @@ const TICK: Duration = Duration::from_millis(100);
 const SCRUB_STEP: Duration = Duration::from_millis(250);
 /// Time between two rounds of the scrub over the whole store.
 const SCRUB_REST: Duration = Duration::from_secs(3600);
-/// Time between two flushes of consume queues.
+/// Time between two flushes of consume queues, and between two looks whether they are to be synced.
 const QUEUE_FLUSH: Duration = Duration::from_secs(1);
 /// Time between two lines that say that old messages give way.
 const PACED_LINES: Duration = Duration::from_secs(60);
@@ -67,6 +69,7 @@ pub(super) struct Shell {
     sync: Signal,
     housekeeping: Signal,
     flushing: Signal,
+    syncing: Signal,
     scrubbing: Signal,
     retention: RetentionRules,
 }
@@ -164,6 +167,7 @@ impl BrokerRole {
             sync: Signal::default(),
             housekeeping: Signal::default(),
             flushing: Signal::default(),
+            syncing: Signal::default(),
             scrubbing: Signal::default(),
             retention: retention_rules(settings),
         });
@@ -202,7 +206,7 @@ impl BrokerRole {
         let registered = registration.run(wait(stop.clone()));
         let served = server.serve(workers, Arc::clone(&shell) as Arc<dyn Handler>, wait(stop));
         let ((), served) = tokio::join!(registered, served);
-        let signals = [&shell.sync, &shell.housekeeping, &shell.flushing, &shell.scrubbing];
+        let signals = [&shell.sync, &shell.housekeeping, &shell.flushing, &shell.syncing, &shell.scrubbing];
         signals.iter().for_each(|signal| signal.end());
         shell.cold.end();
         shell.slow.end();
@@ -233,6 +237,7 @@ fn spawn_threads(shell: &Arc<Shell>, settings: &BrokerSettings) -> Result<Vec<Jo
         spawn("log-sync", Box::new(move |shell| shell.sync_loop(flush_interval)))?,
         spawn("housekeeping", Box::new(Shell::housekeeping_loop))?,
         spawn("queue-flush", Box::new(Shell::flush_loop))?,
+        spawn("queue-sync", Box::new(Shell::queue_sync_loop))?,
     ];
     if scrub_rate > 0 {
         threads.push(spawn("scrub", Box::new(move |shell| shell.scrub_loop(scrub_rate)))?);
@@ -328,6 +333,7 @@ impl Shell {
         }
     }
 
+    /// Has the memory of queue entries free again, whatever takes long elsewhere.
     fn flush_loop(&self) {
         // At once what a crash left: a process that lives for less than the interval makes progress all the same.
         let counted = self.answering();
@@ -338,8 +344,18 @@ impl Shell {
         let mut interval = Duration::ZERO;
         while self.flushing.wait(interval) {
             interval = QUEUE_FLUSH;
-            if let Err(error) = self.broker.store().flush_due(clock::now()) {
+            if let Err(error) = self.broker.store().write_entries(clock::now()) {
                 tracing::error!(%error, "consume queues not flushed; the next start takes longer");
+            }
+            self.syncing.want();
+        }
+    }
+
+    /// What may take as long as the disk does.
+    fn queue_sync_loop(&self) {
+        while self.syncing.wait(QUEUE_FLUSH) {
+            if let Err(error) = self.broker.store().sync_entries(clock::now()) {
+                tracing::error!(%error, "consume queues not synced; the next start takes longer");
             }
             if let Err(error) = self.broker.retain(clock::now(), clock::local_hour(), &self.retention) {
                 tracing::error!(%error, "old messages not deleted, tried again");
@@ -513,6 +529,7 @@ fn store_options(settings: &BrokerSettings) -> StoreOptions {
             FlushDiskType::SyncFlush => FlushPolicy::Sync,
         },
         process_id: std::process::id(),
+        unwritten_entries_max: UNWRITTEN_ENTRIES_MAX,
         beside: Some(|one, other| {
             thread::scope(|scope| {
                 scope.spawn(one);

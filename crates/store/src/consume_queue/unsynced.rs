@@ -1,6 +1,9 @@
 //! What was written to queue files and is not durable yet.
 //!
 //! A few files are synced one by one. Of many only that is remembered, and the file system is synced as a whole.
+//!
+//! A sync may take as long as the disk likes, and meanwhile more is written. So what is to be synced is taken off in
+//! rounds, and each write is of a round.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,6 +13,8 @@ use crate::disk::{Disk, DiskError, DiskFile, Volume};
 
 /// More files and directories than this are synced as a whole.
 const LISTED_MAX: usize = 64;
+/// What is on the disk when a store is opened counts as written in this round.
+pub(super) const FIRST_ROUND: u32 = 1;
 
 /// Queue files and directories that are to be synced.
 #[derive(Debug)]
@@ -22,6 +27,12 @@ pub(crate) struct Unsynced {
     directories: BTreeSet<PathBuf>,
     /// There are more than the lists have.
     many: bool,
+    /// What is written now is of this round.
+    round: u32,
+    /// What was taken off last is not known to be durable yet.
+    syncing: bool,
+    /// Everything written in this round and before is durable.
+    durable: u32,
     /// A sync failed: what it lost is not known, and another one would not tell.
     failed: bool,
 }
@@ -31,12 +42,29 @@ impl Unsynced {
     pub fn new(disk: Arc<dyn Disk>, root: &Path) -> Result<Unsynced, DiskError> {
         let volume = disk.volume(root)?;
         let (files, directories) = (BTreeMap::new(), BTreeSet::new());
-        Ok(Unsynced { disk, volume, files, directories, many: false, failed: false })
+        let (many, syncing, failed) = (false, false, false);
+        Ok(Unsynced {
+            disk,
+            volume,
+            files,
+            directories,
+            many,
+            round: FIRST_ROUND,
+            syncing,
+            durable: 0,
+            failed,
+        })
     }
 
-    /// Whether everything is durable.
-    pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.directories.is_empty() && !self.many
+    /// The round of what is written now.
+    pub fn round(&self) -> u32 {
+        self.round
+    }
+
+    /// Whether everything written in `round` and before is durable, and may be believed.
+    pub fn is_durable(&self, round: u32) -> bool {
+        let is_empty = self.files.is_empty() && self.directories.is_empty() && !self.many;
+        !self.failed && (round <= self.durable || (is_empty && !self.syncing))
     }
 
     /// Whether a sync failed, ever.
@@ -72,7 +100,9 @@ impl Unsynced {
             return Ok(());
         }
         if self.volume.is_none() {
-            return self.sync();
+            let result = self.lists().sync();
+            self.failed |= result.is_err();
+            return result;
         }
         self.files.clear();
         self.directories.clear();
@@ -80,22 +110,51 @@ impl Unsynced {
         Ok(())
     }
 
-    /// Makes all of it durable. After an error [`Unsynced::failed`] stays true.
-    pub fn sync(&mut self) -> Result<(), DiskError> {
-        let result = self.try_sync();
-        self.failed |= result.is_err();
-        result
+    /// Begins a round: takes off all that was written before. [`Unsynced::synced`] ends it.
+    pub fn take(&mut self) -> ToSync {
+        assert!(!self.syncing, "one sync at a time");
+        self.syncing = true;
+        self.round += 1;
+        let volume = self.volume.clone().filter(|_| std::mem::take(&mut self.many));
+        ToSync { volume, ..self.lists() }
     }
 
-    fn try_sync(&mut self) -> Result<(), DiskError> {
-        let files = std::mem::take(&mut self.files);
-        let directories = std::mem::take(&mut self.directories);
-        match &self.volume {
-            Some(volume) if std::mem::take(&mut self.many) => volume.sync(),
-            _ => {
-                files.values().try_for_each(|file| file.sync())?;
-                directories.iter().try_for_each(|directory| self.disk.sync_directory(directory))
-            }
+    fn lists(&mut self) -> ToSync {
+        ToSync {
+            disk: Arc::clone(&self.disk),
+            volume: None,
+            files: std::mem::take(&mut self.files),
+            directories: std::mem::take(&mut self.directories),
         }
+    }
+
+    /// What was taken off was synced, with this result. After an error [`Unsynced::failed`] stays true.
+    pub fn synced(&mut self, result: &Result<(), DiskError>) {
+        self.syncing = false;
+        self.failed |= result.is_err();
+        if result.is_ok() {
+            self.durable = self.round - 1;
+        }
+    }
+}
+
+/// What is to be made durable now.
+#[derive(Debug)]
+pub(crate) struct ToSync {
+    disk: Arc<dyn Disk>,
+    /// All of it, when the lists do not have everything.
+    volume: Option<Arc<dyn Volume>>,
+    files: BTreeMap<PathBuf, Arc<dyn DiskFile>>,
+    directories: BTreeSet<PathBuf>,
+}
+
+impl ToSync {
+    /// Takes as long as the disk does.
+    pub fn sync(&self) -> Result<(), DiskError> {
+        if let Some(volume) = &self.volume {
+            return volume.sync();
+        }
+        self.files.values().try_for_each(|file| file.sync())?;
+        self.directories.iter().try_for_each(|directory| self.disk.sync_directory(directory))
     }
 }
