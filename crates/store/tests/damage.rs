@@ -12,11 +12,12 @@ use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
 use cometmq_store::check::{self, CheckOptions, CheckSummary, Finding};
 use cometmq_store::config_file;
-use cometmq_store::disk::{Chance, Crash, Fault, read_file};
+use cometmq_store::disk::{Call, Chance, Crash, Fault, read_file};
 use cometmq_store::index::format::Shape;
 use cometmq_store::scrub::{ScrubCursor, ScrubRound, ScrubStep};
 use cometmq_store::{
-    Appended, Disk, Found, IndexOptions, KeyQuery, MemoryDisk, Patience, Store, StoreOptions, Unit,
+    Appended, Disk, FlushPolicy, Found, IndexOptions, KeyQuery, MemoryDisk, Patience, Store, StoreOptions,
+    Unit,
 };
 
 const TOPICS: [&str; 2] = ["T", "Orders"];
@@ -237,6 +238,24 @@ fn whatever_call_of_a_scrub_fails_nothing_is_lost_and_the_next_round_ends_it() {
             assert_eq!(delivered(&store).len() as u64, all_records());
         }
     }
+}
+
+/// The kernel tells of a lost page once, to whoever syncs first, and the log's own sync succeeds then.
+#[test]
+fn a_sync_of_the_scrub_that_fails_confirms_no_message_that_it_may_have_lost() {
+    let disk = MemoryDisk::new();
+    let options = StoreOptions { flush: FlushPolicy::Sync, ..options() };
+    let store = Store::open(Arc::new(disk.clone()), options).unwrap().0;
+    append(&store, "T", 0);
+    store.sync(&mut Vec::new()).unwrap();
+    let durable = store.confirmed();
+    flip(&disk, &segment(0), 100, &[0x04]);
+    append(&store, "T", 1);
+    disk.fail_nth_of(Call::Sync, 1, Fault::Io);
+    assert!(store.scrub(1 << 20, &mut ScrubCursor::default()).is_err());
+    assert!(store.sync(&mut Vec::new()).is_err());
+    assert_eq!(store.confirmed(), durable);
+    assert!(store.log().failure().is_some());
 }
 
 #[test]

@@ -34,7 +34,9 @@ impl CommitLog {
         position - position % self.options.segment_bytes + self.options.segment_bytes
     }
 
-    /// Writes bytes in which a bit was turned back, durably, and returns how many.
+    /// Writes bytes in which a bit was turned back, durably, and returns how many. The kernel tells of a lost page once,
+    /// to the first who syncs: where messages are on their way to the same file, a failure ends the log as their own
+    /// sync's would.
     pub(crate) fn write_back(&self, piece: &Piece) -> Result<u64, DiskError> {
         if piece.flipped.is_empty() {
             return Ok(0);
@@ -44,8 +46,13 @@ impl CommitLog {
             let at = (byte.0 - piece.base) as usize;
             disk::write_all_at(&*segment.file, &piece.bytes[at..=at], (byte.0 - segment.base) as u64)?;
         }
-        segment.file.sync()?;
-        Ok(piece.flipped.len() as u64)
+        // No sync of the log may come between the failure and its end.
+        let _one_at_a_time = self.syncing.lock().expect(POISONED);
+        let is_durable = self.segment_end(piece.base) <= self.durable().0;
+        match segment.file.sync() {
+            Err(error) if !is_durable => Err(DiskError::clone(&self.fail(error))),
+            synced => synced.map(|()| piece.flipped.len() as u64),
+        }
     }
 
     /// Opens the segment that holds `position`, so that a reader who does not wait finds it open.
