@@ -152,6 +152,11 @@ impl DurablePosition {
         LogOffset(self.0.get()[0])
     }
 
+    /// Writes the position and makes that durable, where an older one is not true any more.
+    pub fn save(&mut self, disk: &dyn Disk, position: LogOffset) -> Result<(), DiskError> {
+        self.0.save(disk, [position.0])
+    }
+
     /// Writes the position. It needs no sync: an older one is true as well.
     pub fn note(&mut self, disk: &dyn Disk, position: LogOffset) -> Result<(), DiskError> {
         self.0.note(disk, [position.0])

@@ -18,7 +18,7 @@ use cometmq_protocol::message::RecordView;
 use cometmq_protocol::message::record::{BLANK_BYTES, MAGIC_BLANK, RECORD_BYTES_MIN};
 use cometmq_protocol::{LogOffset, Millis};
 
-use crate::checkpoint::JavaCheckpoint;
+use crate::checkpoint::{DispatchedPosition, JavaCheckpoint};
 use crate::consume_queue::QueueFiles;
 use crate::cutting;
 use crate::disk::{self, Disk, DiskError, DiskFile};
@@ -86,8 +86,13 @@ pub(crate) struct Known {
     pub java: JavaCheckpoint,
 }
 
-/// Finds the end of the log and completes the queues.
-pub(crate) fn recover(layout: &Layout<'_>, clean: bool, known: Known) -> Result<Recovered, SegmentError> {
+/// Finds the end of the log and completes the queues. `position` is where the next start begins.
+pub(crate) fn recover(
+    layout: &Layout<'_>,
+    clean: bool,
+    known: Known,
+    position: &mut DispatchedPosition,
+) -> Result<Recovered, SegmentError> {
     let segment_bytes = layout.segment_bytes as u64;
     cutting::resume(&**layout.disk, layout.cutting, layout.log_directories, segment_bytes)?;
     let mut found = Vec::new();
@@ -106,6 +111,10 @@ pub(crate) fn recover(layout: &Layout<'_>, clean: bool, known: Known) -> Result<
     }
     let log = Log { disk: layout.disk, segment_bytes: layout.segment_bytes, segments: found };
     let from = log.starting_point(known.dispatched, known.java)?;
+    if position.get() > from {
+        // Segments were taken away. Once the log is as long again, all before that position would count as seen.
+        position.save(&**layout.disk, from)?;
+    }
     // Beyond the log's end when segments were taken away.
     let durable = if known.durable <= log.limit() { from.max(known.durable) } else { from };
     let attempt = replay(layout, &log, from, durable, false)?;
@@ -114,6 +123,8 @@ pub(crate) fn recover(layout: &Layout<'_>, clean: bool, known: Known) -> Result<
         None => {
             // A queue lacks entries before the starting point: its files are older than the checkpoint says.
             tracing::warn!(from = %from, "consume queues lack entries; rebuilding all of them from the log's start");
+            // Their files go: a start that finds some of them made anew must not take that for all.
+            position.save(&**layout.disk, log.start())?;
             replay(layout, &log, log.start(), durable, true)?
                 .expect("a queue whose every entry is seen takes any offset")
         }

@@ -146,8 +146,10 @@ impl Store {
         let abort = options.root.join("abort");
         let clean = !disk.exists(&abort)?;
         let mut java = JavaCheckpoint::load(&*disk, &options.root.join("checkpoint"))?;
-        let (position, known) = DispatchedPosition::load(&*disk, options.root.join("cometmq/dispatched"))?;
-        let (durable, durable_known) = DurablePosition::load(&*disk, options.root.join("cometmq/durable"))?;
+        let (mut position, known) =
+            DispatchedPosition::load(&*disk, options.root.join("cometmq/dispatched"))?;
+        let (mut durable, durable_known) =
+            DurablePosition::load(&*disk, options.root.join("cometmq/durable"))?;
         let queue_root = options.root.join("consumequeue");
         // Before anything is written below it.
         let mut unsynced = Unsynced::new(Arc::clone(&disk), &queue_root)?;
@@ -163,7 +165,7 @@ impl Store {
             beside: options.beside,
         };
         let ends = Known { dispatched: known, durable: durable_known, java };
-        let recovered = recovery::recover(&layout, clean, ends)?;
+        let recovered = recovery::recover(&layout, clean, ends, &mut position)?;
         let end = recovered.end;
         java.doubt_times(recovered.last_stored_at);
         let last_stored_at = recovered.last_stored_at.max(java.physic);
@@ -175,6 +177,10 @@ impl Store {
             ours_until: known.filter(|known| clean && *known != end),
             last_stored_at,
         };
+        if durable.get() > end {
+            // Of segments that were taken away: not to be believed again once the log is as long.
+            durable.save(&*disk, ends.durable)?;
+        }
         let log = CommitLog::new(Arc::clone(&disk), log_options(&options), recovered.segments, ends)?;
         if options.flush == FlushPolicy::Sync {
             // What is readable is durable.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cometmq_protocol::message::{Record, RecordView};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
-use cometmq_store::disk::{Crash, read_file};
+use cometmq_store::disk::{Crash, Fault, read_file};
 use cometmq_store::{Appended, Disk, Found, MemoryDisk, Patience, RecoveryReport, Store, StoreOptions};
 
 const TOPICS: [&str; 2] = ["T", "Orders"];
@@ -315,5 +315,63 @@ fn a_flipped_bit_in_the_checkpoint_moves_no_store_time_into_the_future() {
         for time in checkpoint[..16].as_chunks::<8>().0 {
             assert!((EPOCH..EPOCH + DAY).contains(&i64::from_be_bytes(*time)), "byte {at} is mended");
         }
+    }
+}
+
+/// Queues are rebuilt because one of them lacks entries, and the store ends before all of them are durable again.
+#[test]
+fn queues_that_were_being_rebuilt_when_the_store_ended_are_rebuilt_once_more() {
+    let (disk, _) = filled();
+    let store = open(&disk);
+    append(&store, "T", MESSAGES);
+    store.sync(&mut Vec::new()).unwrap();
+    let whole = delivered(&store);
+    drop(store);
+    remove_all(&disk, "/s/consumequeue/T/0");
+    disk.sync_directory(Path::new("/s/consumequeue/T/0")).unwrap();
+    for crash in [Crash::KeepAll, Crash::LoseAll, Crash::Seeded(3)] {
+        for n in 1.. {
+            let disk = disk.crash(Crash::KeepAll);
+            let before = disk.calls();
+            disk.fail_nth(n, Fault::Io);
+            let options = StoreOptions {
+                segment_bytes: SEGMENT_BYTES,
+                queue_file_bytes: 400,
+                ..StoreOptions::new("/s")
+            };
+            let result = Store::open(Arc::new(disk.clone()), options)
+                .is_ok_and(|(store, _)| store.sync(&mut Vec::new()).is_ok() && store.flush().is_ok());
+            let calls = disk.calls() - before;
+            let store = open(&disk.crash(crash));
+            assert!(delivered(&store) == whole, "{crash:?}, call {n}");
+            if result && calls < n {
+                assert!(n > 100, "{n} calls");
+                break;
+            }
+        }
+    }
+}
+
+/// As an operator is advised to do who lost a segment.
+#[test]
+fn positions_beyond_the_end_of_a_log_that_lost_segments_are_not_believed_when_it_is_as_long_again() {
+    let (disk, places) = filled();
+    let end = open(&disk.crash(Crash::KeepAll)).log().written();
+    let base = places.last().unwrap() / SEGMENT_BYTES * SEGMENT_BYTES;
+    disk.remove_file(&segment(base)).unwrap();
+    for crash in [Crash::KeepAll, Crash::LoseAll] {
+        let disk = disk.crash(Crash::KeepAll);
+        let store = open(&disk);
+        let next = store.queue("T", QueueId(0)).unwrap().unwrap().max();
+        for number in 0..2 {
+            assert_eq!(append(&store, "T", number).queue_offset, next + number);
+        }
+        store.sync(&mut Vec::new()).unwrap();
+        let (written, whole) = (store.log().written(), delivered(&store));
+        assert!(written.0 > base && written < end, "{written} between {base} and {end}");
+        drop(store);
+        let (store, report) = try_open(&disk.crash(crash));
+        assert_eq!(report.end, written, "{crash:?}");
+        assert!(delivered(&store) == whole, "{crash:?}");
     }
 }
