@@ -133,7 +133,7 @@ pub(crate) fn recover(
     if !clean {
         log.make_durable(layout, durable, end)?;
     }
-    let segments = log.cut(layout, end)?;
+    let segments = log.cut(layout, end, clean)?;
     let report =
         RecoveryReport { clean, scanned_from: from, end, records, queues: queues.loaded_len(), torn };
     Ok(Recovered { segments, queues, end, last_stored_at, report })
@@ -276,7 +276,7 @@ impl Log<'_> {
 
     /// Erases what lies behind `end`, durably, and returns the segments that stay. The last segment goes first: a crash
     /// in between leaves no gap.
-    fn cut(mut self, layout: &Layout<'_>, end: LogOffset) -> Result<Vec<Found>, DiskError> {
+    fn cut(mut self, layout: &Layout<'_>, end: LogOffset, clean: bool) -> Result<Vec<Found>, DiskError> {
         let keep = self.segments.partition_point(|segment| segment.base < end.0).max(1);
         while self.segments.len() > keep {
             let Some(segment) = self.segments.pop() else { break };
@@ -290,7 +290,8 @@ impl Log<'_> {
             let behind = end.0 - segment.base;
             if erase && behind < self.segment_bytes {
                 let file = self.disk.open(&segment.path, false)?;
-                if !is_zero_behind(&*file, behind)? {
+                // A power cut may have taken any of many writes, and left one far behind those.
+                if !clean || !is_zero_behind(&*file, behind)? {
                     cutting::begin(&**layout.disk, layout.cutting, &segment.path)?;
                     file.set_len(behind as u64)?;
                     file.set_len(self.segment_bytes as u64)?;
@@ -303,7 +304,7 @@ impl Log<'_> {
     }
 }
 
-/// Whether nothing was written behind `from`: looks at the next bytes, for writes have no gaps of that size.
+/// Whether nothing was written behind `from`: looks at the next bytes, for without a power cut writes have no gaps.
 fn is_zero_behind(file: &dyn DiskFile, from: i64) -> Result<bool, DiskError> {
     let mut bytes = vec![0; WINDOW_BYTES];
     let read = disk::read_full_at(file, &mut bytes, from as u64)?;

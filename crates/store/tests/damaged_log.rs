@@ -8,8 +8,10 @@ use std::sync::Arc;
 use cometmq_protocol::message::{Record, RecordView};
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
-use cometmq_store::disk::{Crash, Fault, read_file};
-use cometmq_store::{Appended, Disk, Found, MemoryDisk, Patience, RecoveryReport, Store, StoreOptions};
+use cometmq_store::disk::{Crash, Fate, Fault, read_file};
+use cometmq_store::{
+    Appended, Disk, FlushPolicy, Found, MemoryDisk, Patience, RecoveryReport, Store, StoreOptions,
+};
 
 const TOPICS: [&str; 2] = ["T", "Orders"];
 const MESSAGES: i64 = 60;
@@ -374,4 +376,43 @@ fn positions_beyond_the_end_of_a_log_that_lost_segments_are_not_believed_when_it
         assert_eq!(report.end, written, "{crash:?}");
         assert!(delivered(&store) == whole, "{crash:?}");
     }
+}
+
+/// Two megabytes that were not synced are lost and what came behind them is not; then others stand in their place.
+#[test]
+fn what_a_power_cut_left_far_behind_the_end_is_never_taken_for_records() {
+    let open = |disk: &MemoryDisk| {
+        let options =
+            StoreOptions { segment_bytes: 8 << 20, flush: FlushPolicy::Sync, ..StoreOptions::new("/s") };
+        Store::open(Arc::new(disk.clone()), options).unwrap().0
+    };
+    let send = |store: &Store, topic: &str, messages: i64| {
+        for _ in 0..messages {
+            let (queue, body) =
+                (store.queue_or_create(&TopicName::parse(topic).unwrap(), QueueId(0)), [7; 100_000]);
+            let record = Record::plain(topic, QueueId(0), "127.0.0.1:10911".parse().unwrap(), &body);
+            store.append(&queue.unwrap(), &[record], &[0], Millis(EPOCH), &mut Vec::new()).unwrap();
+            store.write(&mut Vec::new());
+        }
+    };
+    let disk = MemoryDisk::new();
+    let store = open(&disk);
+    send(&store, "Old", 10);
+    store.sync(&mut Vec::new()).unwrap();
+    send(&store, "Old", 40);
+    let mut written = 0;
+    let disk = disk.crash_choosing(0, &mut |write| {
+        written += i32::from(write.sectors > 100);
+        if written > 20 { Fate::Kept } else { Fate::Lost }
+    });
+    let store = open(&disk);
+    send(&store, "New", 20);
+    store.sync(&mut Vec::new()).unwrap();
+    drop(store);
+    let store = open(&disk.crash(Crash::LoseAll));
+    let ends = |topic| {
+        let queue = store.queue(topic, QueueId(0)).unwrap().unwrap();
+        (queue.min().0, queue.max().0)
+    };
+    assert_eq!((ends("Old"), ends("New")), ((0, 10), (0, 20)));
 }
