@@ -336,7 +336,8 @@ fn names_its_record(
     let piece = match log.blocks_of(&wanted) {
         Ok(piece) => piece,
         Err(Wrong::Unreadable(error)) => return Err(error),
-        Err(_) => return Ok(false),
+        // It lies within one segment, which is being deleted, or it is no record's.
+        Err(_) => return Ok(unit.end().0 <= log.segment_end(unit.log_offset.0)),
     };
     let bytes = match piece.record(&wanted) {
         Ok(bytes) => bytes,

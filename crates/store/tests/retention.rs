@@ -10,7 +10,7 @@ use std::sync::Arc;
 use cometmq_protocol::message::Record;
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
-use cometmq_store::disk::{Crash, Fault};
+use cometmq_store::disk::{Call, Crash, Fault};
 use cometmq_store::{Disk, DiskError, FlushPolicy, MemoryDisk, Store, StoreOptions};
 
 use reading::each_record;
@@ -110,6 +110,19 @@ fn an_open_reader_of_a_deleted_segment_gets_nothing_rather_than_something_else()
         .unwrap();
     assert_eq!(read, 0);
     assert!(queue.min() > QueueOffset(2));
+}
+
+/// The file of the segment is gone, and the log does not know it yet.
+#[test]
+fn a_queue_that_is_loaded_while_the_segment_of_its_messages_goes_keeps_its_number() {
+    let disk = filled();
+    let store = open(&disk);
+    disk.fail_nth_of(Call::SyncDirectory, 1, Fault::Io);
+    assert!(delete(&store).is_err());
+    assert_eq!(store.queue("T", QueueId(1)).unwrap().unwrap().max(), QueueOffset(1));
+    assert!(delete(&store).unwrap());
+    assert_eq!(check(&store, 1), (1, 1));
+    assert_eq!(append(&store, 1, 2000), 1);
 }
 
 #[test]
