@@ -568,6 +568,31 @@ fn an_entry_that_leads_nowhere_is_made_anew_from_the_log() {
     }
 }
 
+/// The search ends in the middle of a record.
+#[test]
+fn the_search_for_a_message_ends_where_there_is_too_much_log_before_it() {
+    let open = |disk: &MemoryDisk| Store::open(Arc::new(disk.clone()), StoreOptions::new("/s")).unwrap().0;
+    let disk = MemoryDisk::new();
+    let store = open(&disk);
+    append(&store, "T", 0);
+    let queue = store.queue_or_create(&TopicName::parse("Orders").unwrap(), QueueId(0)).unwrap();
+    let host = "127.0.0.1:10911".parse().unwrap();
+    for _ in 0..70 {
+        let record = Record::plain("Orders", QueueId(0), host, &[7; 1_000_000]);
+        store.append(&queue, &[record], &[0], Millis(1000), &mut Vec::new()).unwrap();
+        store.write(&mut Vec::new());
+    }
+    (1..3).for_each(|number| append(&store, "T", number));
+    store.close().unwrap();
+    drop((store, queue));
+    flip(&disk, Path::new("/s/consumequeue/T/0/00000000000000000000"), 20, &[0, 0, 0, 0, 0x10]);
+    let store = open(&disk);
+    let queue = store.queue("T", QueueId(0)).unwrap().unwrap();
+    disk.die_at(10_000);
+    assert!(!store.restore_entry(&queue, QueueOffset(1)).unwrap());
+    assert!(!disk.is_dead(), "it comes to its end");
+}
+
 #[test]
 fn an_entry_that_was_read_ahead_and_made_anew_since_is_read_anew() {
     let disk = filled();

@@ -81,6 +81,8 @@ impl CommitLog {
                 Stop::End => to,
                 Stop::SegmentEnd(_) => segment_end,
                 Stop::Lost(_, until) => until,
+                // Only records that end before count.
+                Stop::More(at, needed) if at + needed as i64 > to => to,
                 Stop::More(at, needed) => {
                     bytes = bytes.max(needed as i64 + BLOCK_BYTES);
                     at
