@@ -172,6 +172,33 @@ fn a_damaged_record_keeps_its_number() {
     assert_eq!(append(&open(&disk), "T", 0).0, 5, "no other message gets it");
 }
 
+/// Files of queues that are in use are closed and opened again where there are many.
+#[test]
+fn a_damaged_first_entry_costs_no_other_when_its_file_is_written_again() {
+    let disk = filled(1, 10);
+    for damage in [&[0x80][..], &[0; 20]] {
+        let disk = disk.crash(Crash::KeepAll);
+        let store = open(&disk);
+        let queue = store.queue("T", QueueId(0)).unwrap().unwrap();
+        let entries = |from: i64| {
+            let mut units = Vec::new();
+            queue.read(QueueOffset(from), 20, &mut units).unwrap();
+            units
+        };
+        let whole = entries(1);
+        disk.open(&queue_file("T", 0, 0), false).unwrap().write_at(damage, 0).unwrap();
+        for id in 0..1100 {
+            append(&store, "Others", id);
+        }
+        store.sync(&mut Vec::new()).unwrap();
+        store.flush().unwrap();
+        append_to(&store, &queue);
+        store.sync(&mut Vec::new()).unwrap();
+        store.flush().unwrap();
+        assert_eq!(entries(1)[..9], whole, "{damage:?}");
+    }
+}
+
 #[test]
 fn a_queue_that_is_not_used_is_unloaded_and_found_again_as_it_was() {
     let disk = MemoryDisk::new();

@@ -327,18 +327,25 @@ impl QueueFiles {
             unsynced.add_directory(&directory)?;
             file.set_len(self.file_bytes as u64)?;
         }
-        if position > base {
-            let mut first = [0; UNIT_BYTES as usize];
-            disk::read_full_at(&*file, &mut first, 0)?;
-            if Unit::decode(&first).is_none() {
-                let fillers = ((position - base) / UNIT_BYTES) as usize;
-                disk::write_all_at(&*file, &Unit::FILLER.encode().repeat(fillers), 0)?;
-            }
+        if position > base && is_unused_before(&*file, (position - base) as u64)? {
+            let fillers = ((position - base) / UNIT_BYTES) as usize;
+            disk::write_all_at(&*file, &Unit::FILLER.encode().repeat(fillers), 0)?;
         }
         // Kept open only now: after an error above it is looked at anew.
         self.open.insert(key, Arc::clone(&file));
         Ok(file)
     }
+}
+
+/// Whether a file has no entries before `end`: neither its first nor the last there is one. A damaged one does not make
+/// it so.
+fn is_unused_before(file: &dyn DiskFile, end: u64) -> Result<bool, DiskError> {
+    const NONE: [u8; UNIT_BYTES as usize] = [0; UNIT_BYTES as usize];
+    let (mut first, mut last) = (NONE, NONE);
+    disk::read_full_at(file, &mut first, 0)?;
+    disk::read_full_at(file, &mut last, end - UNIT_BYTES as u64)?;
+    // Fillers of which a crash kept the last ones only are written once more.
+    Ok(first == NONE && (last == NONE || last == Unit::FILLER.encode()))
 }
 
 /// Hands all places of the file that begins at stream position `base` to `each`, with the bytes that stand there, until
