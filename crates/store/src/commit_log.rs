@@ -12,7 +12,6 @@
 mod damage;
 mod hot;
 mod oldest;
-mod peek;
 mod piece;
 mod places;
 mod read;

@@ -344,16 +344,3 @@ fn next(bytes: &[u8], at: LogOffset, room: i64) -> Next<'_> {
         _ => Next::End,
     }
 }
-
-/// The store time of the record that begins with these bytes.
-pub(crate) fn peek_store_time(head: &[u8]) -> Option<Millis> {
-    use cometmq_protocol::message::record::{MAGIC_V1, MAGIC_V2};
-    use cometmq_protocol::message::sys_flag::BORN_HOST_V6;
-    let word =
-        |at: usize| head.get(at..).and_then(|rest| rest.first_chunk()).map(|word| u32::from_be_bytes(*word));
-    if !matches!(word(4)?, MAGIC_V1 | MAGIC_V2) {
-        return None;
-    }
-    let at = if word(36)? & BORN_HOST_V6 as u32 == 0 { 56 } else { 68 };
-    head.get(at..)?.first_chunk().map(|time| Millis(i64::from_be_bytes(*time)))
-}

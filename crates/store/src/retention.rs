@@ -4,13 +4,11 @@
 //! a store that opens. A segment is gone from the disk before a queue's beginning moves behind it. Files of queues
 //! follow at leisure: until then they hold entries of which nobody is given any.
 
-use cometmq_protocol::message::record::RECORD_BYTES_MIN;
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId};
 
 use crate::consume_queue::Queue;
 use crate::disk::DiskError;
-use crate::recovery::peek_store_time;
 use crate::store::Store;
 
 /// The oldest segment of a log that has several.
@@ -29,9 +27,15 @@ impl Store {
     /// The oldest segment; `None` while it is the only one that has messages.
     pub fn oldest_segment(&self) -> Result<Option<OldestSegment>, DiskError> {
         let Some((start, end)) = self.log.oldest() else { return Ok(None) };
-        let mut head = [0; RECORD_BYTES_MIN];
-        self.log.peek(end, &mut head)?;
-        Ok(peek_store_time(&head).map(|written_at| OldestSegment { start, end, written_at }))
+        // Verified: one flipped bit could put the time many years back.
+        let (mut written_at, mut next) = (None, end);
+        let until = self.dispatched();
+        while written_at.is_none() && next < until {
+            next = self.log.walk(next, until, &mut Vec::new(), &mut |record| {
+                written_at.get_or_insert(record.store_timestamp);
+            });
+        }
+        Ok(written_at.map(|written_at| OldestSegment { start, end, written_at }))
     }
 
     /// Deletes that segment and takes its messages out of all queues. False when it is still needed to recover the

@@ -93,6 +93,23 @@ fn the_oldest_segment_goes_by_the_time_of_the_message_behind_it_and_the_last_one
     assert_eq!(append(&store, 1, 2000), 1);
 }
 
+/// Or a flipped bit would delete messages many years too early.
+#[test]
+fn the_time_of_a_segment_is_that_of_a_message_that_is_whole() {
+    let disk = filled();
+    let path = Path::new("/store/commitlog/00000000000000004096");
+    // Its store time stands there.
+    let written_at = |damage: &[u8]| {
+        let disk = disk.crash(Crash::KeepAll);
+        disk.open(path, false).unwrap().write_at(damage, 56).unwrap();
+        open(&disk).oldest_segment().unwrap().unwrap().written_at.0
+    };
+    let whole = written_at(&[]);
+    assert!(whole > 1000);
+    assert_eq!(written_at(&[0x80]), whole, "turned back");
+    assert!(written_at(&[0x80, 0x41]) > whole, "of the next block that is as it was written");
+}
+
 #[test]
 fn an_open_reader_of_a_deleted_segment_gets_nothing_rather_than_something_else() {
     let disk = filled();
