@@ -633,10 +633,6 @@ fn an_entry_that_leads_to_a_message_of_the_same_kind_does_not_deliver_it() {
         }
         store.write(&mut Vec::new());
     }
-    store.close().unwrap();
-    drop(store);
-    let store = open(&disk);
-    let queue = store.queue("Orders", QueueId(0)).unwrap().unwrap();
     let mut entries = units[0].clone();
     let astray = [(3, units[1][3]), (9, units[2][9]), (10, units[0][11]), (40, units[0][39])];
     for (at, (_, unit)) in astray {
@@ -644,21 +640,29 @@ fn an_entry_that_leads_to_a_message_of_the_same_kind_does_not_deliver_it() {
     }
     entries[20].1.size -= 1;
     entries[30].1.log_offset.0 += 1;
-    let mut missed = Vec::new();
-    let mut seen = entries.iter();
-    store.read_messages(&queue, &entries, Patience::Disk, &mut Vec::new(), &mut |message: Found<'_>| {
-        let (offset, _) = seen.next().unwrap();
-        match message {
-            Ok(bytes) => {
-                let record = RecordView::decode(bytes).unwrap();
-                let place = (record.topic, record.queue_id, record.queue_offset);
-                assert_eq!(place, ("Orders", QueueId(0), *offset));
+    let read = |store: &Store| {
+        let queue = store.queue("Orders", QueueId(0)).unwrap().unwrap();
+        let mut missed = Vec::new();
+        let mut seen = entries.iter();
+        store.read_messages(&queue, &entries, Patience::Disk, &mut Vec::new(), &mut |message: Found<'_>| {
+            let (offset, _) = seen.next().unwrap();
+            match message {
+                Ok(bytes) => {
+                    let record = RecordView::decode(bytes).unwrap();
+                    let place = (record.topic, record.queue_id, record.queue_offset);
+                    assert_eq!(place, ("Orders", QueueId(0), *offset));
+                }
+                Err(_) => missed.push(offset.0),
             }
-            Err(_) => missed.push(offset.0),
-        }
-        true
-    });
-    assert_eq!((missed, seen.count()), (vec![3, 9, 10, 20, 30, 40], 0));
+            true
+        });
+        assert_eq!((missed, seen.count()), (vec![3, 9, 10, 20, 30, 40], 0));
+    };
+    // From memory, and from the disk.
+    read(&store);
+    store.close().unwrap();
+    drop(store);
+    read(&open(&disk));
 }
 
 /// Readers share parts of the log, and messages that lie across two of them are put together.

@@ -111,7 +111,8 @@ impl CommitLog {
             let goes_on = match hot {
                 Some(bytes) => {
                     sought.pass(1);
-                    let found = if is_record_at(&bytes, &want) { Ok(&bytes[..]) } else { Err(Wrong::Other) };
+                    // The bytes are those that were appended; the entry may be damaged.
+                    let found = damage::verify(&bytes, &want, true).map(|()| &bytes[..]);
                     self.hand_over(found, &want, receiver)
                 }
                 None => match self.read_old(&want, &mut sought, &mut is_dense, patience, scratch, receiver) {
@@ -364,11 +365,4 @@ fn verified<'p>(piece: &'p Piece, want: &Wanted<'_>) -> Found<'p> {
     let bytes = piece.record(want)?;
     damage::verify(bytes, want, piece.proven)?;
     Ok(bytes)
-}
-
-/// Whether these bytes claim to be the record of that place and size: a queue entry that points elsewhere is never
-/// followed.
-fn is_record_at(bytes: &[u8], want: &Wanted<'_>) -> bool {
-    let total = bytes.first_chunk::<4>().map(|total| u32::from_be_bytes(*total) as usize);
-    total == Some(want.size) && record::claimed_log_offset(bytes) == Some(want.offset)
 }
