@@ -385,21 +385,13 @@ impl Queue {
 
     /// Entries of records before `log_start` do not count any more: their records are deleted.
     pub(crate) fn expire(&self, log_start: LogOffset) -> Result<(), DiskError> {
-        let (mut low, mut high) = (self.min(), self.max());
         let mut units = Vec::with_capacity(1);
-        // Most often the first one is still there.
-        let mut middle = low;
-        while low < high {
+        let min = load::first_there(self.min().0, self.max().0, |offset| {
             units.clear();
-            self.read(middle, 1, &mut units)?;
-            if units.first().is_some_and(|unit| unit.log_offset >= log_start && !unit.is_filler()) {
-                high = middle;
-            } else {
-                low = middle + 1;
-            }
-            middle = QueueOffset(low.0 + (high - low) / 2);
-        }
-        self.min.fetch_max(low.0, Ordering::AcqRel);
+            self.read(QueueOffset(offset), 1, &mut units)?;
+            Ok(units.first().is_some_and(|unit| unit.log_offset >= log_start && !unit.is_filler()))
+        })?;
+        self.min.fetch_max(min, Ordering::AcqRel);
         Ok(())
     }
 

@@ -161,6 +161,40 @@ fn queue_files_go_when_their_last_message_is_gone_and_the_last_file_stays() {
     assert_eq!((check(&store, 0).1, check(&store, 1)), (100, (1, 1)));
 }
 
+/// The first message that is left is searched for by halves, and a file's last entries tell whether it can go.
+#[test]
+fn a_damaged_entry_takes_no_other_along_when_messages_are_deleted() {
+    let disk = filled();
+    let whole = {
+        let store = open(&disk.crash(Crash::KeepAll));
+        assert!(delete(&store).unwrap() && delete(&store).unwrap());
+        check(&store, 0).0
+    };
+    assert!((1..8).contains(&(whole % 10)), "{whole} is amid a file");
+    // An entry that is none, and one that leads to the log's front.
+    for damage in [[0x80, 0, 0, 0, 0, 0, 0, 0], [0; 8]] {
+        for entry in 0..100 {
+            let disk = disk.crash(Crash::KeepAll);
+            let path = format!("/store/consumequeue/T/0/{:020}", entry / 10 * 200);
+            let file = disk.open(Path::new(&path), false).unwrap();
+            file.write_at(&damage, entry as u64 % 10 * 20).unwrap();
+            let store = open(&disk);
+            let queue = store.queue("T", QueueId(0)).unwrap().unwrap();
+            assert!(delete(&store).unwrap() && delete(&store).unwrap());
+            let expected = whole + i64::from(entry == whole);
+            assert_eq!(queue.min().0, expected, "{entry}");
+            store.delete_expired_files(&topic(), QueueId(0)).unwrap();
+            assert!(
+                disk.exists(Path::new(&format!("/store/consumequeue/T/0/{:020}", whole / 10 * 200))).unwrap()
+            );
+            store.close().unwrap();
+            drop((store, queue));
+            let store = open(&disk);
+            assert_eq!(store.queue("T", QueueId(0)).unwrap().unwrap().min().0, expected, "{entry}, loaded");
+        }
+    }
+}
+
 #[test]
 fn a_queue_is_removed_only_when_nothing_is_left_of_it_and_nobody_uses_it() {
     let disk = filled();

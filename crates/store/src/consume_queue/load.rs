@@ -165,7 +165,7 @@ impl QueueFiles {
         Ok(Some(Around { begin: file.base / UNIT_BYTES, first: None, from, units }))
     }
 
-    /// Deletes files whose last entry, and so every one, is of a record before `log_start`; never the last file.
+    /// Deletes files whose last entries, and so all, are of records before `log_start`; never the last file.
     /// Returns how many.
     pub fn delete_expired(
         &self,
@@ -176,8 +176,12 @@ impl QueueFiles {
         let found = self.find(topic, id)?;
         let mut deleted = 0;
         for file in found.iter().take(found.len().saturating_sub(1)) {
-            let last = (file.base + self.file_bytes) / UNIT_BYTES - 1;
-            if self.unit(topic, id, last)?.is_none_or(|unit| unit.log_offset >= log_start) {
+            let end = (file.base + self.file_bytes) / UNIT_BYTES;
+            // A damaged one alone does not tell.
+            let last = (end - 2).max(file.base / UNIT_BYTES)..end;
+            let is_expired = |unit: Option<Unit>| unit.is_some_and(|unit| unit.log_offset < log_start);
+            let expired = last.map(|offset| Ok(is_expired(self.unit(topic, id, offset)?)));
+            if !expired.collect::<Result<Vec<bool>, DiskError>>()?.into_iter().all(|expired| expired) {
                 break;
             }
             self.disk.remove_file(&file.path)?;
@@ -264,22 +268,35 @@ impl QueueFiles {
         end: i64,
         log_start: LogOffset,
     ) -> Result<i64, DiskError> {
-        let lies_there = |offset| -> Result<bool, DiskError> {
+        first_there(begin, end, |offset| {
             let unit = self.unit(topic, id, offset)?;
             Ok(unit.is_some_and(|unit| unit.log_offset >= log_start && !unit.is_filler()))
-        };
-        if begin >= end || lies_there(begin)? {
-            return Ok(begin);
-        }
-        let (mut low, mut high) = (begin + 1, end);
+        })
+    }
+}
+
+/// The first of `min..max` that is there, of entries of which the first ones are not; it is usually the first of all.
+/// One that is damaged looks as if it were not there: those before it tell.
+pub(super) fn first_there(
+    min: i64,
+    max: i64,
+    mut is_there: impl FnMut(i64) -> Result<bool, DiskError>,
+) -> Result<i64, DiskError> {
+    let mut end = max;
+    loop {
+        let (mut low, mut high) = (min, end);
+        let mut middle = low;
         while low < high {
-            let middle = low + (high - low) / 2;
-            if lies_there(middle)? {
+            if is_there(middle)? {
                 high = middle;
             } else {
                 low = middle + 1;
             }
+            middle = low + (high - low) / 2;
         }
-        Ok(low)
+        if low - 2 < min || !is_there(low - 2)? {
+            return Ok(low);
+        }
+        end = low - 2;
     }
 }
