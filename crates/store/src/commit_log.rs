@@ -135,6 +135,9 @@ pub struct CommitLog {
     tail: Mutex<Tail>,
     appended: AtomicI64,
     written: AtomicI64,
+    /// What the kernel has: ahead of `written` while the records in between are entered in their queues, where whoever
+    /// finds them can read them already.
+    handed: AtomicI64,
     durable: AtomicI64,
     /// Log position up to which disk room is reserved: nothing is appended beyond it. Grows under the writer's lock.
     reserved: AtomicI64,
@@ -202,6 +205,7 @@ impl CommitLog {
             options,
             appended: AtomicI64::new(end.0),
             written: AtomicI64::new(end.0),
+            handed: AtomicI64::new(end.0),
             durable: AtomicI64::new(durable.0),
             reserved: AtomicI64::new(end.0),
             full: Full::default(),
@@ -324,6 +328,11 @@ impl CommitLog {
     /// Everything before this position reached the kernel: it survives the end of this process.
     pub fn written(&self) -> LogOffset {
         LogOffset(self.written.load(Ordering::Acquire))
+    }
+
+    /// Everything before this position can be read.
+    fn handed(&self) -> i64 {
+        self.handed.load(Ordering::Acquire)
     }
 
     /// Everything before this position reached the disk: it survives a power cut.

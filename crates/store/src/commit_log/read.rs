@@ -212,7 +212,7 @@ impl CommitLog {
         let fits = |want: &Wanted<'_>| {
             want.size as i64 <= PART_BYTES && want.end() <= segment + self.options.segment_bytes
         };
-        if !sought.first().is_some_and(|want| fits(&want)) || end > self.written().0 {
+        if !sought.first().is_some_and(|want| fits(&want)) || end > self.handed() {
             return Ok(None);
         }
         if let Some(part) = self.warm.get(base) {
@@ -241,8 +241,7 @@ impl CommitLog {
         patience: Patience,
         buffer: Vec<u8>,
     ) -> Result<Result<Piece, Wrong>, NotResident> {
-        if want.offset.0 < 0 || want.size as i64 > self.options.segment_bytes || want.end() > self.written().0
-        {
+        if want.offset.0 < 0 || want.size as i64 > self.options.segment_bytes || want.end() > self.handed() {
             return Ok(Err(Wrong::Missing));
         }
         let from = self.checksums.block_of(want.offset.0);

@@ -79,7 +79,7 @@ impl CommitLog {
 
     /// The blocks that hold a record, from the files, for those who judge them themselves.
     pub(crate) fn blocks_of(&self, wanted: &Wanted<'_>) -> Result<Piece, Wrong> {
-        if wanted.offset.0 < 0 || wanted.size == 0 || wanted.end() > self.written().0 {
+        if wanted.offset.0 < 0 || wanted.size == 0 || wanted.end() > self.handed() {
             return Err(Wrong::Missing);
         }
         let from = self.checksums.block_of(wanted.offset.0);

@@ -91,6 +91,7 @@ impl CommitLog {
                 }
                 return;
             }
+            self.handed.store(batch.end, Ordering::Release);
             dispatch(batch.dispatches);
             self.written.store(batch.end, Ordering::Release);
             if was_stalled {
@@ -228,5 +229,41 @@ impl CommitLog {
         let place = Place { base, path, held: Some(Arc::clone(&file)) };
         self.segments.write().expect(POISONED).push(place);
         Ok(Segment { base, file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use cometmq_protocol::message::Record;
+    use cometmq_protocol::names::TopicName;
+    use cometmq_protocol::{Millis, QueueId};
+
+    use crate::{Found, MemoryDisk, Patience, Store, StoreOptions};
+
+    /// A consumer may ask while the records of a large write are entered in their queues one by one.
+    #[test]
+    fn what_is_entered_in_a_queue_can_be_read_before_the_watermark_covers_it() {
+        let store = Store::open(Arc::new(MemoryDisk::new()), StoreOptions::new("/s")).unwrap().0;
+        let queue = store.queue_or_create(&TopicName::parse("T").unwrap(), QueueId(0)).unwrap();
+        // More than is kept of what is recent.
+        for _ in 0..20 {
+            let host = "127.0.0.1:10911".parse().unwrap();
+            let record = Record::plain("T", QueueId(0), host, &[7; 1_000_000]);
+            store.append(&queue, &[record], &[0], Millis(1000), &mut Vec::new()).unwrap();
+        }
+        let mut read = 0;
+        store.log().write(|dispatches| {
+            for dispatch in &dispatches {
+                let entries = [(dispatch.queue_offset, dispatch.unit())];
+                let mut each = |found: Found<'_>| {
+                    read += i32::from(found.is_ok());
+                    true
+                };
+                store.read_messages(&queue, &entries, Patience::Disk, &mut Vec::new(), &mut each);
+            }
+        });
+        assert_eq!(read, 20);
     }
 }
