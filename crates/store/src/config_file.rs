@@ -38,35 +38,47 @@ pub fn load_told<T: DeserializeOwned>(
     path: &Path,
 ) -> Result<Option<(T, bool)>, ConfigFileError> {
     let temporary = with_suffix(path, ".tmp");
-    if disk.exists(&temporary)? {
-        disk.remove_file(&temporary)?;
-    }
     let mut damage = None;
-    for path in [path.to_owned(), with_suffix(path, ".bak")] {
-        let Some(bytes) = disk::read_file(disk, &path)?.filter(|bytes| !bytes.trim_ascii().is_empty()) else {
+    for candidate in [path.to_owned(), with_suffix(path, ".bak"), temporary.clone()] {
+        let Some(bytes) = disk::read_file(disk, &candidate)?.filter(|bytes| !bytes.trim_ascii().is_empty())
+        else {
             continue;
         };
         let (content, checksum) = split(&bytes);
+        if candidate == temporary {
+            // What came of a save after a damaged file had taken the place of the backup.
+            if checksum != Checksum::Right || damage.is_none() {
+                continue;
+            }
+            disk.rename(&temporary, path)?;
+        }
         if checksum == Checksum::Wrong {
-            tracing::warn!(file = %path.display(), "{CHANGED}");
+            tracing::warn!(file = %candidate.display(), "{CHANGED}");
         }
         match json::parse(&content) {
             Ok(value) => {
                 if let Some(reason) = damage {
-                    tracing::warn!(file = %path.display(), %reason, "config file damaged, took its backup");
+                    tracing::warn!(file = %path.display(), %reason, taken = %candidate.display(), "config file damaged");
                 }
+                remove_left(disk, &temporary)?;
                 return Ok(Some((value, checksum == Checksum::Right)));
             }
             Err(error) => damage = damage.or(Some(error.to_string())),
         }
     }
+    remove_left(disk, &temporary)?;
     match damage {
         Some(reason) => Err(ConfigFileError::Damaged { path: path.to_owned(), reason }),
         None => Ok(None),
     }
 }
 
-/// Replaces the file: at every moment the file or its backup is whole.
+/// Removes what a save left that did not come to its end.
+fn remove_left(disk: &dyn Disk, temporary: &Path) -> Result<(), DiskError> {
+    if disk.exists(temporary)? { disk.remove_file(temporary) } else { Ok(()) }
+}
+
+/// Replaces the file: at every moment the file or its backup is whole, or what is to take their place.
 pub fn save<T: Serialize>(disk: &dyn Disk, path: &Path, value: &T) -> Result<(), DiskError> {
     let bytes = sealed(serde_json::to_vec_pretty(value).expect("states of this project have a JSON form"));
     let temporary = with_suffix(path, ".tmp");
@@ -179,6 +191,30 @@ mod tests {
             let same =
                 found.is_some_and(|found| content.iter().all(|(k, v)| found.get(*k).is_some_and(|f| f == v)));
             assert!(same || check(&damaged).is_err(), "bit {bit}: {}", String::from_utf8_lossy(&damaged));
+        }
+    }
+
+    #[test]
+    fn a_save_over_a_damaged_file_that_does_not_come_to_its_end_leaves_a_state() {
+        for n in 1.. {
+            let disk = MemoryDisk::new();
+            let path = Path::new("/c/x.json");
+            save(&disk, path, &BTreeMap::from([(0, 1)])).unwrap();
+            save(&disk, path, &BTreeMap::from([(0, 2)])).unwrap();
+            disk.open(path, false).unwrap().set_len(2).unwrap();
+            assert_eq!(load(&disk, path).unwrap(), Some(BTreeMap::from([(0, 1)])));
+            let before = disk.calls();
+            disk.fail_nth(n, Fault::Io);
+            let result = save(&disk, path, &BTreeMap::from([(0, 3)]));
+            let calls = disk.calls() - before;
+            disk.heal();
+            for _ in 0..2 {
+                let found: BTreeMap<i32, i32> = load(&disk, path).unwrap().unwrap();
+                assert!(found[&0] == 3 || found[&0] == 1 && result.is_err(), "call {n}: {found:?}");
+            }
+            if result.is_ok() && calls < n {
+                break;
+            }
         }
     }
 
