@@ -187,9 +187,7 @@ impl Log<'_> {
         let at = LogOffset(segment.base);
         let mut bytes = vec![0; BLANK_BYTES];
         disk::read_full_at(&*file, &mut bytes, 0)?;
-        if let Next::More(needed) = next(&bytes, at, self.segment_bytes)
-            && needed <= RECORD_BYTES_MAX
-        {
+        if let Next::More(needed) = next(&bytes, at, self.segment_bytes) {
             bytes.resize(needed, 0);
             disk::read_full_at(&*file, &mut bytes, 0)?;
         }
@@ -329,7 +327,7 @@ fn next(bytes: &[u8], at: LogOffset, room: i64) -> Next<'_> {
     if u32::from_be_bytes(m) == MAGIC_BLANK {
         return Next::Blank;
     }
-    if (total as usize) < RECORD_BYTES_MIN || i64::from(total) > room {
+    if !(RECORD_BYTES_MIN..=RECORD_BYTES_MAX).contains(&(total as usize)) || i64::from(total) > room {
         return Next::End;
     }
     if bytes.len() < total as usize {
@@ -342,5 +340,24 @@ fn next(bytes: &[u8], at: LogOffset, room: i64) -> Next<'_> {
             Next::Record(record)
         }
         _ => Next::End,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cometmq_protocol::message::record;
+
+    use super::*;
+
+    #[test]
+    fn no_memory_is_taken_for_a_record_that_cannot_be() {
+        let needed = |bytes: usize| {
+            let head = [&(bytes as u32).to_be_bytes()[..], &record::MAGIC_V1.to_be_bytes()].concat();
+            match next(&head, LogOffset(0), 1 << 30) {
+                Next::More(needed) => needed,
+                _ => 0,
+            }
+        };
+        assert_eq!([RECORD_BYTES_MAX, RECORD_BYTES_MAX + 1, 1 << 29].map(needed), [RECORD_BYTES_MAX, 0, 0]);
     }
 }

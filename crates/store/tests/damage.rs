@@ -568,6 +568,23 @@ fn an_entry_that_leads_nowhere_is_made_anew_from_the_log() {
     }
 }
 
+#[test]
+fn nothing_is_read_for_an_entry_with_a_size_that_no_record_has() {
+    let disk = MemoryDisk::new();
+    let store = Store::open(Arc::new(disk.clone()), StoreOptions::new("/s")).unwrap().0;
+    let queue = store.queue_or_create(&TopicName::parse("T").unwrap(), QueueId(0)).unwrap();
+    for _ in 0..50 {
+        let record = Record::plain("T", QueueId(0), "127.0.0.1:10911".parse().unwrap(), &[7; 1 << 20]);
+        store.append(&queue, &[record], &[0], Millis(1000), &mut Vec::new()).unwrap();
+        store.write(&mut Vec::new());
+    }
+    let before = disk.calls();
+    let entry = (QueueOffset(0), Unit { log_offset: LogOffset(0), size: 48 << 20, tags_code: 0 });
+    let mut none = |found: Found<'_>| found.is_ok();
+    assert!(store.read_messages(&queue, &[entry], Patience::Disk, &mut Vec::new(), &mut none));
+    assert_eq!(disk.calls(), before);
+}
+
 /// The search ends in the middle of a record.
 #[test]
 fn the_search_for_a_message_ends_where_there_is_too_much_log_before_it() {

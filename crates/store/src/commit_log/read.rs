@@ -13,6 +13,7 @@ use super::warm::PART_BYTES;
 use super::{CommitLog, POISONED};
 use crate::checksums::BLOCK_BYTES;
 use crate::consume_queue::Unit;
+use crate::walk::RECORD_BYTES_MAX;
 
 /// Records wanted of one part, from which on the whole part is read.
 const WANTED_FOR_PART: usize = 4;
@@ -241,7 +242,7 @@ impl CommitLog {
         patience: Patience,
         buffer: Vec<u8>,
     ) -> Result<Result<Piece, Wrong>, NotResident> {
-        if want.offset.0 < 0 || want.size as i64 > self.options.segment_bytes || want.end() > self.handed() {
+        if want.offset.0 < 0 || want.size > RECORD_BYTES_MAX || want.end() > self.handed() {
             return Ok(Err(Wrong::Missing));
         }
         let from = self.checksums.block_of(want.offset.0);
