@@ -227,7 +227,8 @@ impl DiskFile for RealFile {
 
     fn reserve(&self, offset: u64, bytes: u64) -> Result<(), DiskError> {
         use rustix::io::Errno;
-        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, bytes) {
+        let reserve = || rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, bytes);
+        match rustix::io::retry_on_intr(reserve) {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
             Err(errno) => Err(self.failed("reserve room in", &errno.into())),
         }
