@@ -241,9 +241,11 @@ impl Broker {
             for id in queues {
                 let offset = self.offsets.get(&self.store, group, topic, id)?;
                 let (Some(offset), Some(queue)) = (offset, self.store.queue(topic, id)?) else { continue };
+                let next = offset.max(queue.min());
                 units.clear();
-                queue.read(offset.max(queue.min()), 1, &mut units)?;
-                if units.first().is_some_and(|unit| unit.log_offset < end) {
+                queue.read(next, 1, &mut units)?;
+                // Of a message whose entry is damaged nobody knows where it lies, until the scrub has been there.
+                if units.first().map_or(next < queue.max(), |unit| unit.log_offset < end) {
                     return Ok(Some(Reader { group: group.to_owned(), topic: topic.to_owned(), queue: id }));
                 }
             }

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use cometmq_broker::retention::RetentionRules;
 use cometmq_broker::{Broker, Effects};
-use cometmq_protocol::{Millis, QueueId};
+use cometmq_protocol::{Millis, QueueId, QueueOffset};
 use cometmq_store::disk::{Space, read_file};
-use cometmq_store::{FlushPolicy, MemoryDisk};
+use cometmq_store::{Disk, FlushPolicy, MemoryDisk};
 
 use crate::direct::{Answer, ask, open};
 use crate::script::overwrite;
@@ -151,6 +151,26 @@ fn what_a_group_has_not_consumed_stays_when_the_disk_is_full_unless_the_settings
     assert!(scene.min() <= 12);
     assert_eq!(scene.round(0, &RetentionRules { force_unread: true, ..rules() }), 1);
     assert!(scene.min() > 12);
+}
+
+/// Until the entry is made anew.
+#[test]
+fn a_damaged_entry_does_not_make_what_a_group_has_not_consumed_go() {
+    let scene = Scene::new();
+    scene.commit(7);
+    let Scene { disk, broker, now } = scene;
+    broker.close(Millis(now)).unwrap();
+    drop(broker);
+    let entries = Disk::open(&disk, Path::new("/s/consumequeue/T/0/00000000000000000000"), false).unwrap();
+    entries.write_at(&[0x80], 7 * 20).unwrap();
+    let broker = open(&disk, FlushPolicy::Async, now);
+    let mut scene = Scene { disk, broker, now };
+    scene.full(89);
+    assert_eq!(scene.round(0, &rules()), 6);
+    let queue = scene.broker.store().queue("T", QueueId(0)).unwrap().unwrap();
+    assert!(scene.broker.store().restore_entry(&queue, QueueOffset(7)).unwrap());
+    assert_eq!(scene.round(0, &rules()), 5, "the first one is consumed");
+    assert!(scene.min() <= 7, "what the group wants next is there");
 }
 
 #[test]
