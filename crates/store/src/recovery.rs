@@ -90,7 +90,7 @@ pub(crate) struct Known {
 pub(crate) fn recover(
     layout: &Layout<'_>,
     clean: bool,
-    known: Known,
+    mut known: Known,
     position: &mut DispatchedPosition,
 ) -> Result<Recovered, SegmentError> {
     let segment_bytes = layout.segment_bytes as u64;
@@ -110,6 +110,13 @@ pub(crate) fn recover(
         });
     }
     let log = Log { disk: layout.disk, segment_bytes: layout.segment_bytes, segments: found };
+    if clean
+        && let Some(end) = known.dispatched
+        && !log.is_boundary(end)?
+    {
+        tracing::warn!(position = %end, "another broker has cut off what was the end of the log, and gone on");
+        (known.dispatched, known.durable) = (None, LogOffset(0));
+    }
     let from = log.starting_point(known.dispatched, known.java)?;
     if position.get() > from {
         // Segments were taken away. Once the log is as long again, all before that position would count as seen.
@@ -183,18 +190,40 @@ impl Log<'_> {
 
     /// The store time of the record with which a segment begins, if it is whole.
     fn first_stored_at(&self, segment: &Found) -> Result<Option<Millis>, DiskError> {
-        let file = self.disk.open(&segment.path, false)?;
-        let at = LogOffset(segment.base);
-        let mut bytes = vec![0; BLANK_BYTES];
-        disk::read_full_at(&*file, &mut bytes, 0)?;
-        if let Next::More(needed) = next(&bytes, at, self.segment_bytes) {
-            bytes.resize(needed, 0);
-            disk::read_full_at(&*file, &mut bytes, 0)?;
-        }
-        Ok(match next(&bytes, at, self.segment_bytes) {
+        Ok(match self.look(segment, LogOffset(segment.base), &mut Vec::new())? {
             Next::Record(record) => Some(record.store_timestamp),
             Next::Blank | Next::End | Next::More(_) => None,
         })
+    }
+
+    /// Whether a record begins at `position`, or nothing is there.
+    fn is_boundary(&self, position: LogOffset) -> Result<bool, DiskError> {
+        let index = self.segments.partition_point(|segment| segment.base <= position.0);
+        let segment = index.checked_sub(1).map(|index| &self.segments[index]);
+        let Some(segment) = segment.filter(|found| position.0 < found.base + self.segment_bytes) else {
+            return Ok(true);
+        };
+        let mut bytes = Vec::new();
+        let is_one = !matches!(self.look(segment, position, &mut bytes)?, Next::End | Next::More(_));
+        Ok(is_one || bytes.iter().all(|byte| *byte == 0))
+    }
+
+    /// What stands at a position of a segment; `bytes` are those that tell.
+    fn look<'b>(
+        &self,
+        segment: &Found,
+        at: LogOffset,
+        bytes: &'b mut Vec<u8>,
+    ) -> Result<Next<'b>, DiskError> {
+        let file = self.disk.open(&segment.path, false)?;
+        let (place, room) = ((at.0 - segment.base) as u64, segment.base + self.segment_bytes - at.0);
+        bytes.resize(BLANK_BYTES, 0);
+        disk::read_full_at(&*file, bytes, place)?;
+        if let Next::More(needed) = next(bytes, at, room) {
+            bytes.resize(needed, 0);
+            disk::read_full_at(&*file, bytes, place)?;
+        }
+        Ok(next(bytes, at, room))
     }
 
     /// Hands every whole record from `from` on to `each`, until that is false, and tells where they end.

@@ -416,3 +416,38 @@ fn what_a_power_cut_left_far_behind_the_end_is_never_taken_for_records() {
     };
     assert_eq!((ends("Old"), ends("New")), ((0, 10), (0, 20)));
 }
+
+/// As a Java broker does that finds one of the last records damaged: it cuts the log there and goes on.
+#[test]
+fn a_log_that_another_broker_cut_and_wrote_on_is_kept_as_that_one_left_it() {
+    let (ours, _) = filled();
+    let end = open(&ours.crash(Crash::KeepAll)).log().written();
+    let theirs = MemoryDisk::new();
+    let store = open(&theirs);
+    for number in 0..MESSAGES - 2 {
+        TOPICS.iter().for_each(|topic| drop(append(&store, topic, number)));
+    }
+    let cut = store.log().written();
+    for number in 0..10 {
+        append(&store, "T", 1 + number * 7);
+    }
+    let whole = delivered(&store);
+    assert!(cut < end && store.log().written() > end);
+    let written = store.log().written();
+    store.close().unwrap();
+    drop(store);
+    for directory in ["/s/cometmq", "/s/cometmq/checksums"].map(Path::new) {
+        remove_all(&theirs, &directory.to_string_lossy());
+        for entry in ours.list(directory).unwrap().into_iter().filter(|entry| !entry.is_directory) {
+            let path = directory.join(entry.name);
+            let bytes = read_file(&ours, &path).unwrap().unwrap();
+            theirs.open(&path, true).unwrap().write_at(&bytes, 0).unwrap();
+        }
+    }
+    for _ in 0..2 {
+        let (store, report) = try_open(&theirs);
+        assert_eq!(report.end, written);
+        assert!(delivered(&store) == whole);
+        store.close().unwrap();
+    }
+}
