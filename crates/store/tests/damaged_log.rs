@@ -354,6 +354,39 @@ fn queues_that_were_being_rebuilt_when_the_store_ended_are_rebuilt_once_more() {
     }
 }
 
+/// Of a queue that got messages since its files were durable, the last entry in these.
+#[test]
+fn one_damaged_entry_does_not_have_all_queues_rebuilt() {
+    for messages in [2, 20, 21, MESSAGES] {
+        let disk = MemoryDisk::new();
+        let store = open(&disk);
+        let mut send =
+            |store: &Store, number| TOPICS.iter().for_each(|topic| drop(append(store, topic, number)));
+        (0..messages).for_each(|number| send(&store, number));
+        store.close().unwrap();
+        drop(store);
+        let store = open(&disk);
+        send(&store, messages);
+        store.sync(&mut Vec::new()).unwrap();
+        let whole = delivered(&store);
+        drop(store);
+        let entry = messages - 1;
+        let path = PathBuf::from(format!("/s/consumequeue/T/0/{:020}", entry / 20 * 400));
+        for (at, mask) in [(0, 0x80), (4, 0x10), (8, 0x80), (11, 0x01)] {
+            let disk = disk.crash(Crash::KeepAll);
+            flip(&disk, &path, entry % 20 * 20 + at, mask);
+            let (store, report) = try_open(&disk);
+            assert_eq!(report.records, 2, "{messages} messages, byte {at}");
+            let queue = store.queue("T", QueueId(0)).unwrap().unwrap();
+            assert_eq!((queue.min().0, queue.max().0), (0, messages + 1));
+            assert!(store.restore_entry(&queue, QueueOffset(entry)).unwrap());
+            assert!(delivered(&store) == whole, "{messages} messages, byte {at}");
+            store.flush().unwrap();
+            assert!(delivered(&open(&disk.crash(Crash::LoseAll))) == whole);
+        }
+    }
+}
+
 /// As an operator is advised to do who lost a segment.
 #[test]
 fn positions_beyond_the_end_of_a_log_that_lost_segments_are_not_believed_when_it_is_as_long_again() {

@@ -115,6 +115,11 @@ impl QueueFiles {
         let agrees = before.len() as i64 == end - from
             && before.last().is_none_or(is_old)
             && !behind.first().is_some_and(is_old);
+        if is_inside && !agrees && self.is_last_damaged(topic, id, begin, end, is_old)? {
+            let written = self.written_end(topic, id, &self.find(topic, id)?)?.max(end);
+            let min = self.first_at_or_after(topic, id, begin, end, log_start)?;
+            return Ok(Loaded { min: QueueOffset(min), max: expected, written: QueueOffset(written) });
+        }
         if !is_inside || !agrees {
             return self.load_before(topic, id, log_start, cut);
         }
@@ -129,6 +134,27 @@ impl QueueFiles {
             _ => self.first_at_or_after(topic, id, begin, end, log_start)?,
         };
         Ok(Loaded { min: QueueOffset(min), max: expected, written: QueueOffset(written) })
+    }
+
+    /// Whether the last of the old entries is before `end` and damaged: it is made anew when someone wants its message.
+    /// Else all queues would be rebuilt for it from the log's start.
+    fn is_last_damaged(
+        &self,
+        topic: &TopicName,
+        id: QueueId,
+        begin: i64,
+        end: i64,
+        is_old: impl Fn(&Unit) -> bool,
+    ) -> Result<bool, DiskError> {
+        if end - 2 < begin || end > OFFSET_MAX {
+            return Ok(false);
+        }
+        let is_old_at =
+            |offset| Ok::<_, DiskError>(self.unit(topic, id, offset)?.is_some_and(|unit| is_old(&unit)));
+        Ok(self.has_bytes(topic, id, end - 1)?
+            && is_old_at(end - 2)?
+            && !is_old_at(end - 1)?
+            && !is_old_at(end)?)
     }
 
     /// The entries before and behind `end`, the first ones where most queues have them: in a file that begins at 0, of
