@@ -385,6 +385,14 @@ mod tests {
         }
         let twice = send(5, &[&SEND[..], &[("topic", "Other")]].concat());
         assert_eq!(check(&mut Previous::default(), &[twice.clone(), twice]), 0, "a field that stands twice");
+        // Of all fields twice the last ones count, though a blank stands before them.
+        let (begin, end) = (text.find("\"extFields\"").unwrap(), text.find('}').unwrap() + 1);
+        let twice = |topic: &str| {
+            let first = text[..end].replacen("Topic", topic, 1);
+            json([&first, " ,", &text[begin..]].concat().as_bytes())
+        };
+        assert!(decode(&twice("First")).is_some());
+        assert_eq!(check(&mut Previous::default(), &[twice("First"), twice("Other")]), 0);
     }
 
     proptest! {

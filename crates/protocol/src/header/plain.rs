@@ -79,9 +79,12 @@ pub(crate) fn parts(bytes: &[u8]) -> Option<Vec<(Part<'_>, Range<usize>)>> {
             _ => return None,
         }
         if scan.expect(b',').is_none() {
-            return Some(parts);
+            break;
         }
     }
+    // Behind a blank before the end there may be more, such as the same fields once more.
+    scan.expect(b'}')?;
+    bytes[scan.at..].trim_ascii().is_empty().then_some(parts)
 }
 
 /// The string of which the bytes behind the opening quote are the first, and the length of its text.
