@@ -60,6 +60,10 @@ impl Kv {
         changed.then(|| KvSnapshot { config_table: self.namespaces.clone() })
     }
 
+    pub(crate) fn note_changed(&mut self) {
+        self.changed = true;
+    }
+
     fn get(&self, namespace: &str, key: &str) -> Option<&str> {
         self.namespaces.get(namespace)?.get(key).map(String::as_str)
     }

@@ -163,6 +163,11 @@ impl NameServer {
         self.kv().take_changed()
     }
 
+    /// What [`NameServer::kv_snapshot`] gave could not be written: it is given once more.
+    pub fn kv_not_written(&self) {
+        self.kv().note_changed();
+    }
+
     /// Replaces the KV configuration by one that was written earlier.
     pub fn restore_kv(&self, snapshot: KvSnapshot) {
         *self.kv() = Kv::restore(snapshot);

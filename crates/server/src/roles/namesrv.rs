@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use cometmq_namesrv::{Departed, KvSnapshot, NameServer, NamesrvOptions};
-use cometmq_protocol::{Frame, Header, Reply, Request, RequestError, ResponseCode};
+use cometmq_protocol::{Frame, Header, Peer, Reply, Request, RequestError, ResponseCode};
 use cometmq_remoting::{CloseReason, Connection, Handler, Out, Server, ServerOptions, Workers};
 use cometmq_store::config_file::{self, ConfigFileError};
 use cometmq_store::{Disk, DiskError, RealDisk};
@@ -78,23 +78,31 @@ impl NamesrvRole {
 }
 
 impl Shell {
-    /// Writes the KV configuration if it changed: before the change is confirmed.
+    /// Writes the KV configuration if it changed: before the change is confirmed. Until it is written, whoever changed
+    /// it is told that it is not, also when another one's attempt failed.
     fn save_kv(&self) -> Result<(), DiskError> {
         let _one_at_a_time = self.saving.lock().expect("no holder of this lock panics");
         let Some(snapshot) = self.namesrv.kv_snapshot() else { return Ok(()) };
+        self.write_kv(&snapshot).inspect_err(|_| self.namesrv.kv_not_written())
+    }
+
+    fn write_kv(&self, snapshot: &KvSnapshot) -> Result<(), DiskError> {
         if let Some(directory) = self.kv_path.parent() {
             RealDisk.create_directory(directory)?;
         }
-        config_file::save(&RealDisk, &self.kv_path, &snapshot)
+        config_file::save(&RealDisk, &self.kv_path, snapshot)
     }
 
-    fn answer(&self, connection: &Connection, frame: &Frame, header: &mut Header<'_>) -> Reply {
+    fn answer(&self, peer: &Peer, frame: &Frame, header: &mut Header<'_>) -> Reply {
         let mut fields = header.fields.take().unwrap_or_default();
         match Request::decode(header.code, &mut fields) {
             Ok(request) => {
-                let peer = connection.peer();
-                let reply = self.namesrv.handle(clock::now(), &peer, header.version, &request, &frame.body);
-                match self.save_kv() {
+                let reply = self.namesrv.handle(clock::now(), peer, header.version, &request, &frame.body);
+                let saved = match request {
+                    Request::PutKvConfig(_) | Request::DeleteKvConfig(_) => self.save_kv(),
+                    _ => Ok(()),
+                };
+                match saved {
                     Ok(()) => reply,
                     Err(error) => Reply::refuse(ResponseCode::SystemError, error.to_string()),
                 }
@@ -124,7 +132,7 @@ impl Handler for Shell {
             if header.is_response() {
                 continue;
             }
-            let reply = self.answer(connection, frame, &mut header);
+            let reply = self.answer(&connection.peer(), frame, &mut header);
             if !header.is_oneway() {
                 reply.encode(header.opaque, frame.serialize_type, out.buffer());
             }
@@ -147,5 +155,42 @@ fn log_departed(departed: &[Departed]) {
             silent_ms = broker.silent_ms,
             "broker gone, its routes removed"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use cometmq_protocol::{ConnectionId, Fields, SerializeType};
+
+    use super::*;
+
+    #[test]
+    fn a_change_that_cannot_be_written_is_told_to_whoever_made_it_and_to_nobody_else() {
+        let shell = Shell {
+            namesrv: NameServer::new(NamesrvOptions::default()),
+            kv_path: "/dev/null/kvConfig.json".into(),
+            saving: Mutex::new(()),
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let peer = Peer { connection: ConnectionId(1), remote: address, local: address };
+        let frame = Frame { serialize_type: SerializeType::Json, header: Bytes::new(), body: Bytes::new() };
+        let ask = |code, fields: &[(&'static str, &'static str)]| {
+            let mut sent = Fields::default();
+            fields.iter().for_each(|(name, value)| sent.push(*name, *value));
+            shell.answer(&peer, &frame, &mut Header::request(code, 1, sent)).code
+        };
+        let put = [("namespace", "N"), ("key", "k"), ("value", "v")];
+        assert_eq!(ask(100, &put), ResponseCode::SystemError);
+        // One is at this point:
+        let mut fields = Fields::default();
+        put.iter().for_each(|(name, value)| fields.push(*name, *value));
+        let request = Request::decode(100, &mut fields).unwrap();
+        shell.namesrv.handle(clock::now(), &peer, 479, &request, &Bytes::new());
+        // … when others come:
+        assert_eq!(ask(105, &[("topic", "T")]), ResponseCode::TopicNotExist);
+        assert_eq!(ask(100, &put), ResponseCode::SystemError);
+        // … and goes on:
+        shell.save_kv().unwrap_err();
     }
 }
