@@ -190,6 +190,7 @@ impl NameServer {
     }
 
     fn note(&mut self, result: Result<(), String>) {
+        let fails = result.is_err();
         match result {
             Ok(()) if self.failing => tracing::info!(name_server = self.address, "registered again"),
             Ok(()) => {}
@@ -198,6 +199,23 @@ impl NameServer {
             }
             Err(_) => {}
         }
-        self.failing = self.connection.is_none();
+        self.failing = fails;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_registration_that_is_refused_has_failed_though_the_connection_lives() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let connection = ClientConnection::connect(&address, &ClientOptions::default(), Arc::new(())).await;
+        let mut server = NameServer { address, connection: Some(connection.unwrap()), failing: false };
+        server.note(Err("refused with code 1: no".to_owned()));
+        assert!(server.failing, "it is tried again soon");
+        server.note(Ok(()));
+        assert!(!server.failing);
     }
 }
