@@ -42,7 +42,8 @@ struct State {
 
 #[derive(Debug)]
 struct Member {
-    client_id: String,
+    /// One for all groups of a heartbeat: it is as long as the client likes.
+    client_id: Arc<str>,
     seen_at: Millis,
 }
 
@@ -98,14 +99,14 @@ impl Clients {
         &self,
         now: Millis,
         peer: &Peer,
-        client_id: &str,
+        client_id: &Arc<str>,
         data: &ConsumerData,
         without_sub: bool,
     ) -> bool {
         let mut state = self.state();
         let group = state.consumers.entry(data.group_name.clone()).or_default();
         group.broadcasting = data.message_model == "BROADCASTING";
-        let member = Member { client_id: client_id.to_owned(), seen_at: now };
+        let member = Member { client_id: Arc::clone(client_id), seen_at: now };
         let mut changed = group.members.insert(peer.connection, member).is_none();
         if without_sub {
             return changed;
@@ -149,8 +150,8 @@ impl Clients {
     fn client_ids(&self, group: &str) -> Vec<String> {
         let state = self.state();
         let ids = state.consumers.get(group).into_iter().flat_map(|group| group.members.values());
-        let unique: BTreeSet<String> = ids.map(|member| member.client_id.clone()).collect();
-        unique.into_iter().collect()
+        let unique: BTreeSet<&str> = ids.map(|member| &*member.client_id).collect();
+        unique.into_iter().map(str::to_owned).collect()
     }
 
     /// Connections of clients that were silent for too long.
@@ -207,10 +208,11 @@ impl Broker {
         if data.client_id.is_empty() {
             return Err(refuse("the heartbeat has no clientID".to_owned()).into());
         }
+        let client_id: Arc<str> = data.client_id.as_str().into();
         // Whoever has to wait for a topic to be made is a member already: what it asks for next may come before.
         let mut made = Ok(());
         for consumer in &data.consumer_data_set {
-            made = made.and(self.consumer_heartbeat(caller, &data, consumer, effects));
+            made = made.and(self.consumer_heartbeat(caller, &client_id, data.without_sub, consumer, effects));
             if matches!(made, Err(Undone::Refused(_))) {
                 break;
             }
@@ -219,7 +221,7 @@ impl Broker {
         let mut state = self.clients.state();
         for producer in &data.producer_data_set {
             let group = state.producers.entry(producer.group_name.clone()).or_default();
-            group.insert(peer.connection, Member { client_id: data.client_id.clone(), seen_at: now });
+            group.insert(peer.connection, Member { client_id: Arc::clone(&client_id), seen_at: now });
         }
         drop(state);
         // Both fields as a 5.3.3 broker sends them to a plain heartbeat.
@@ -231,7 +233,8 @@ impl Broker {
     fn consumer_heartbeat(
         &self,
         caller: &Caller,
-        data: &HeartbeatData,
+        client_id: &Arc<str>,
+        without_sub: bool,
         consumer: &ConsumerData,
         effects: &mut Effects,
     ) -> Result<(), Undone> {
@@ -246,7 +249,7 @@ impl Broker {
             return made;
         }
         let (now, peer) = (caller.now, &caller.peer);
-        let changed = self.clients.join(now, peer, &data.client_id, consumer, data.without_sub);
+        let changed = self.clients.join(now, peer, client_id, consumer, without_sub);
         if changed && notify && self.config.notify_members {
             effects.notify_members(name.as_str(), self.clients.members(name.as_str()));
         }
@@ -332,5 +335,24 @@ impl Broker {
             effects.close.push(connection);
             self.disconnected(connection, effects);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_client_id_is_kept_once_for_all_groups() {
+        let (clients, id) = (Clients::default(), Arc::from("x"));
+        let address = "10.0.0.9:1".parse().unwrap();
+        let peer = Peer { connection: ConnectionId(1), remote: address, local: address };
+        for number in 0..100 {
+            let data = ConsumerData { group_name: number.to_string(), ..ConsumerData::default() };
+            assert!(clients.join(Millis(0), &peer, &id, &data, false));
+        }
+        let state = clients.state();
+        let members = state.consumers.values().flat_map(|group| group.members.values());
+        assert_eq!(members.filter(|member| Arc::ptr_eq(&member.client_id, &id)).count(), 100);
     }
 }

@@ -1,7 +1,7 @@
 //! Queue locks for ordered consumption: one client of a group at a time may consume a queue.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use cometmq_protocol::body::client::{LockQueuesBody, LockedQueuesBody, MessageQueue};
@@ -19,7 +19,8 @@ pub struct Locks {
 
 #[derive(Debug)]
 struct Lock {
-    client_id: String,
+    /// One for all queues of a request: it is as long as the client likes.
+    client_id: Arc<str>,
     renewed_at: Millis,
 }
 
@@ -32,13 +33,14 @@ impl Locks {
         };
         let mut held = self.held.lock().expect("no holder of this lock panics");
         let group = held.entry(request.consumer_group).or_default();
+        let client_id: Arc<str> = request.client_id.into();
         let mut granted = Vec::new();
         for queue in request.mq_set {
-            let taken = group.get(&queue).is_some_and(|lock| {
-                lock.client_id != request.client_id && now.0 - lock.renewed_at.0 <= LOCK_MS
-            });
+            let taken = group
+                .get(&queue)
+                .is_some_and(|lock| lock.client_id != client_id && now.0 - lock.renewed_at.0 <= LOCK_MS);
             if !taken {
-                let lock = Lock { client_id: request.client_id.clone(), renewed_at: now };
+                let lock = Lock { client_id: Arc::clone(&client_id), renewed_at: now };
                 group.insert(queue.clone(), lock);
                 granted.push(queue);
             }
@@ -55,7 +57,7 @@ impl Locks {
         let mut held = self.held.lock().expect("no holder of this lock panics");
         if let Some(group) = held.get_mut(&request.consumer_group) {
             for queue in &request.mq_set {
-                if group.get(queue).is_some_and(|lock| lock.client_id == request.client_id) {
+                if group.get(queue).is_some_and(|lock| *lock.client_id == *request.client_id) {
                     group.remove(queue);
                 }
             }
@@ -105,5 +107,15 @@ mod tests {
         assert_eq!(granted(&locks, 60_001, "b", &[0]), [0]);
         locks.expire(Millis(200_000));
         assert!(locks.held.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_long_client_id_is_kept_once_for_all_queues() {
+        let locks = Locks::default();
+        let queues: Vec<i32> = (0..100).collect();
+        granted(&locks, 0, "a", &queues);
+        let held = locks.held.lock().unwrap();
+        let ids: Vec<_> = held["g"].values().map(|lock| lock.client_id.as_ptr()).collect();
+        assert!(ids.len() == 100 && ids.iter().all(|id| *id == ids[0]));
     }
 }
