@@ -8,10 +8,10 @@ use bytes::Bytes;
 use cometmq_protocol::body::topic::permission;
 use cometmq_protocol::headers::send::{REGION, SendMessageHeader, SendMessageReply, Stored};
 use cometmq_protocol::message::properties::{self, key};
-use cometmq_protocol::message::record::{self, PROPERTIES_BYTES_MAX};
+use cometmq_protocol::message::record::{self, PROPERTIES_BYTES_MAX, RECORD_BYTES_MIN};
 use cometmq_protocol::message::{Marks, Record, batch, ids, sys_flag};
 use cometmq_protocol::names::{PROTECTED_TOPICS, RETRY_PREFIX, TopicName};
-use cometmq_protocol::{Millis, Peer, QueueId, Reply, ResponseCode};
+use cometmq_protocol::{LogOffset, Millis, Peer, QueueId, Reply, ResponseCode};
 use cometmq_store::{AppendError, Keys, Patience, Queue};
 use smallvec::SmallVec;
 
@@ -23,7 +23,14 @@ use crate::topic::Topic;
 /// Bits of the sysFlag that producers set: whether and how the body is compressed.
 const PRODUCER_FLAGS: i32 = sys_flag::COMPRESSED | 7 << sys_flag::COMPRESSION_SHIFT;
 
-fn refuse(code: ResponseCode, remark: impl Into<Cow<'static, str>>) -> Reply {
+/// Bytes of a batch as it is stored beyond which it is refused: no more may wait to be written, whoever sent it. Each of
+/// its messages gets all of the batch's properties, so these may be many times as many as were sent.
+const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The same of the ids in the reply, which has to fit into a frame.
+const BATCH_IDS_BYTES_MAX: usize = 15 * 1024 * 1024;
+
+/// A refusal with the fields that every reply to a send has.
+pub(crate) fn refuse(code: ResponseCode, remark: impl Into<Cow<'static, str>>) -> Reply {
     REGION.iter().fold(Reply::refuse(code, remark), |reply, (name, value)| reply.with_field(name, *value))
 }
 
@@ -202,6 +209,7 @@ impl Broker {
         let messages = batch::decode(&asked.frame.body).map_err(illegal)?;
         // Every message carries the batch's own properties behind its own, as Java brokers store them.
         let batch_text = header.properties.as_deref().unwrap_or("");
+        self.check_batch(peer, &asked.frame.body, messages.len(), topic, batch_text)?;
         let unique_key = match batch_marks.unique_key(batch_text) {
             Some(key) => Cow::Borrowed(key),
             None => Cow::Owned(self.next_unique_key(caller.now)),
@@ -246,6 +254,28 @@ impl Broker {
             fields.encode_accepted(asked.header.opaque, asked.frame.serialize_type, out);
         }
         Ok(())
+    }
+
+    /// Whether a batch of so many messages is small enough as it is stored, and its reply is.
+    fn check_batch(
+        &self,
+        peer: &Peer,
+        body: &Bytes,
+        messages: usize,
+        topic: &Topic,
+        batch_text: &str,
+    ) -> Result<(), Reply> {
+        let added = topic.name.as_str().len() + batch_text.len() + self.broker_properties.text.len();
+        let stored = body.len() + messages * (RECORD_BYTES_MIN + added);
+        let ids = messages * (ids::offset_id(self.store_host(peer), LogOffset(0)).len() + 1);
+        if stored <= BATCH_BYTES_MAX && ids <= BATCH_IDS_BYTES_MAX {
+            return Ok(());
+        }
+        let remark = format!(
+            "the batch is too large: its {messages} messages would take {stored}B, the limit is {BATCH_BYTES_MAX}B, and \
+             {ids}B for their ids, the limit is {BATCH_IDS_BYTES_MAX}B; send fewer at a time"
+        );
+        Err(refuse(ResponseCode::MessageIllegal, remark))
     }
 
     /// The text that the broker adds behind a message's own properties.

@@ -1,12 +1,15 @@
 //! Sending: `requests.md` "SEND_MESSAGE algorithm".
 
-use cometmq_broker::Effects;
+use std::sync::Arc;
+
+use cometmq_broker::{Broker, Effects};
+use cometmq_protocol::Millis;
 use cometmq_protocol::message::record;
-use cometmq_store::{FlushPolicy, MemoryDisk};
+use cometmq_store::{FlushPolicy, MemoryDisk, StoreOptions};
 use expect_test::expect;
 
 use crate::direct::{ask, open};
-use crate::script::check;
+use crate::script::{check, config, store_options};
 
 #[test]
 fn a_message_is_answered_with_its_place_in_all_spellings() {
@@ -218,4 +221,23 @@ fn the_store_host_is_what_clients_are_told_or_where_the_producer_came_to() {
         broker advertised=10.0.0.7:10920 addressDerived=true
         sendV2 <- a                                          | 0 msgId=0A00000100002AA80000000000000000 queueOffset=0 .., announce
     "#]]);
+}
+
+/// Each message of a batch is stored with all of the batch's properties.
+#[test]
+fn a_batch_that_would_grow_without_measure_is_refused() {
+    let options = StoreOptions { segment_bytes: 256 << 20, ..store_options(FlushPolicy::Async) };
+    let mut config = config();
+    config.message_bytes_max = 16 << 20;
+    let (broker, _) = Broker::open(Arc::new(MemoryDisk::new()), options, config, Millis(0)).unwrap();
+    let mut effects = Effects::default();
+    let mut batch = |properties: &str, count: usize| {
+        let answer = ask(&broker, 0, "batch", &[properties], &"x;".repeat(count), &mut effects).unwrap();
+        (answer.code, answer.remark)
+    };
+    assert_eq!(batch("i=A:30000*x", 2000).0, 0);
+    let end = broker.store().log().written();
+    let (code, remark) = batch("i=A:30000*x", 3000);
+    assert!(code == 13 && remark.contains("3000 messages"), "{code} {remark}");
+    assert_eq!(broker.store().log().written(), end);
 }
