@@ -590,9 +590,12 @@ fn not_saved(result: Result<(), DiskError>) {
 
 /// The same replies with another outcome: frames of ours, read back.
 fn answered(frames: &[u8], code: ResponseCode, remark: Option<&str>) -> Bytes {
+    let limits = FrameLimits::default();
+    // The reply to a batch names each of its messages, all in its header.
+    let limits = FrameLimits { header_bytes_max: limits.frame_bytes_max, ..limits };
     let mut rest = BytesMut::from(frames);
     let mut out = BytesMut::with_capacity(frames.len());
-    while let Ok(Some(frame)) = frame::cut(&mut rest, FrameLimits::default()) {
+    while let Ok(Some(frame)) = frame::cut(&mut rest, limits) {
         let header = Header::decode(&frame).expect("our own replies are readable");
         let remark = remark.map(|remark| remark.to_owned().into());
         Header { code: code.code(), remark, ..header }.encode_with_body(
@@ -601,5 +604,6 @@ fn answered(frames: &[u8], code: ResponseCode, remark: Option<&str>) -> Bytes {
             &mut out,
         );
     }
+    debug_assert!(rest.is_empty(), "our own frames are whole");
     out.freeze()
 }

@@ -1,8 +1,16 @@
 //! `SYNC_FLUSH`: nothing is said or shown before it is on the disk.
 
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use cometmq_broker::{Broker, Effects, Turn};
+use cometmq_protocol::frame::{self, FrameLimits};
+use cometmq_protocol::{Header, Millis};
+use cometmq_store::disk::Fault;
+use cometmq_store::{FlushPolicy, MemoryDisk, StoreOptions};
 use expect_test::expect;
 
-use crate::script::check;
+use crate::script::{check, config, frame, peer, store_options};
 
 #[test]
 fn a_send_is_answered_and_its_message_seen_after_the_sync() {
@@ -118,4 +126,34 @@ fn a_full_disk_refuses_sends_and_goes_on_by_itself() {
         send queueId=0 <- two                      | 0 msgId=@522 queueOffset=3 ..
         pull                                       | 0 nextBeginOffset=4 maxOffset=4 .. "FOUND" [0:one 1:refused, and written once there is room 2:taken, for there is room 3:two]
     "#]]);
+}
+
+/// The reply to a large batch names each of its messages, and its header is longer than that of a request may be.
+#[test]
+fn the_reply_to_a_large_batch_and_those_behind_it_are_given_also_when_the_disk_fails() {
+    let disk = MemoryDisk::new();
+    let options = StoreOptions { segment_bytes: 16 << 20, ..store_options(FlushPolicy::Sync) };
+    let (broker, _) = Broker::open(Arc::new(disk.clone()), options, config(), Millis(0)).unwrap();
+    let (mut out, mut effects) = (BytesMut::new(), Effects::default());
+    let mut turn = Turn::new(Millis(0), peer(1), &mut out);
+    for request in [
+        frame("sendV2", &[], "one", 1),
+        frame("batch", &[], &"x;".repeat(10_000), 2),
+        frame("sendV2", &[], "last", 3),
+    ] {
+        broker.handle(&mut turn, &request, &mut effects).unwrap();
+    }
+    broker.finish(turn, &mut effects);
+    assert!(out.is_empty() && effects.deliveries.is_empty());
+    disk.fail_nth(1, Fault::Io);
+    broker.sync(&mut effects).unwrap_err();
+    let mut replies: BytesMut =
+        effects.deliveries.iter().flat_map(|delivery| delivery.frames.clone()).collect();
+    let limits = FrameLimits { header_bytes_max: 16 << 20, ..FrameLimits::default() };
+    for opaque in 1..=3 {
+        let reply = frame::cut(&mut replies, limits).unwrap().expect("a reply to each");
+        let header = Header::decode(&reply).unwrap();
+        assert_eq!((header.opaque, header.code), (opaque, 14));
+    }
+    assert!(replies.is_empty());
 }
