@@ -34,6 +34,8 @@ pub struct Effects {
     pub slow: Vec<SlowRequest>,
     /// Topics changed: register with the name servers now.
     pub announce: bool,
+    /// Bytes of answers to earlier requests that were made for it so far.
+    pub(crate) delivered_bytes: usize,
 }
 
 impl Effects {
@@ -50,6 +52,7 @@ impl Effects {
     /// Sends a connection what came of a request that it made earlier, if anything did.
     pub(crate) fn deliver(&mut self, connection: ConnectionId, frames: BytesMut) {
         if !frames.is_empty() {
+            self.delivered_bytes += frames.len();
             self.deliveries.push(Delivery { connection, frames: frames.freeze() });
         }
     }

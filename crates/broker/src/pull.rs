@@ -38,6 +38,9 @@ const MESSAGES_MAX: usize = 1024;
 const SCANNED_MIN: usize = 32;
 /// Most entries looked at for one request when the filter drops most of them.
 const SCANNED_MAX: usize = 4096;
+/// Bytes of answers that are made together for pulls that waited for the same message. Those behind leave to the shell,
+/// which makes one at a time: a large message for thousands that wait would not fit into memory once for each.
+const WOKEN_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest wait that a client may ask for.
 const SUSPEND_MS_MAX: i64 = 60_000;
 
@@ -175,6 +178,11 @@ impl Broker {
         for (pull, deadline) in self.waiters.take(queue.topic(), queue.id()) {
             let connection = pull.connection;
             let mut out = BytesMut::new();
+            if effects.delivered_bytes > WOKEN_BYTES_MAX {
+                self.leave_to_shell(pull, Some(deadline), &mut out, effects);
+                effects.deliver(connection, out);
+                continue;
+            }
             let patience = Patience::Resident;
             let outcome = self.look(&pull, Some(queue), patience);
             match outcome {

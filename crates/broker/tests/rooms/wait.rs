@@ -1,8 +1,14 @@
 //! Waiting for the next message: `requests.md` "Long poll".
 
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use cometmq_broker::{Broker, Effects, Turn};
+use cometmq_protocol::Millis;
+use cometmq_store::{FlushPolicy, MemoryDisk, StoreOptions};
 use expect_test::expect;
 
-use crate::script::check;
+use crate::script::{check, config, frame, peer, store_options};
 
 #[test]
 fn a_pull_that_waits_is_answered_once_by_the_next_message() {
@@ -118,4 +124,36 @@ fn a_broker_that_stops_answers_all_that_wait() {
                                          | c2: #2 19 nextBeginOffset=0 maxOffset=0 .. "NO_MESSAGE_IN_QUEUE"
         at 60000
     "#]]);
+}
+
+#[test]
+fn a_large_message_for_many_that_wait_is_not_in_memory_for_all_of_them_at_once() {
+    const WAITING: u64 = 100;
+    let options = StoreOptions { segment_bytes: 16 << 20, ..store_options(FlushPolicy::Async) };
+    let (broker, _) = Broker::open(Arc::new(MemoryDisk::new()), options, config(), Millis(0)).unwrap();
+    let ask = |connection, name, words: &[&str], body: &str| {
+        let (mut out, mut effects) = (BytesMut::new(), Effects::default());
+        let mut turn = Turn::new(Millis(0), peer(connection), &mut out);
+        broker.handle(&mut turn, &frame(name, words, body, 7), &mut effects).unwrap();
+        broker.finish(turn, &mut effects);
+        effects
+    };
+    ask(0, "sendV2", &["e=1"], "");
+    for connection in 1..=WAITING {
+        let mut effects = ask(connection, "pull", &["sysFlag=6"], "");
+        effects.cold.drain(..).for_each(|cold| broker.read_cold(cold, &mut Effects::default()));
+    }
+    let mut effects = ask(0, "sendV2", &[], "1048576*x");
+    let bytes =
+        |effects: &Effects| effects.deliveries.iter().map(|delivery| delivery.frames.len()).sum::<usize>();
+    assert!((1 << 20..20 << 20).contains(&bytes(&effects)), "{} bytes at once", bytes(&effects));
+    let mut answered: Vec<u64> = effects.deliveries.iter().map(|delivery| delivery.connection.0).collect();
+    for cold in effects.cold.drain(..) {
+        let mut effects = Effects::default();
+        broker.read_cold(cold, &mut effects);
+        assert!(bytes(&effects) > 1 << 20);
+        answered.extend(effects.deliveries.iter().map(|delivery| delivery.connection.0));
+    }
+    answered.sort_unstable();
+    assert!(answered.into_iter().eq(1..=WAITING), "each is answered once");
 }
