@@ -68,6 +68,17 @@ pub(crate) struct Pull {
     shape: Shape,
 }
 
+impl Pull {
+    /// Memory that it takes; a filter that it brought along may be large, one of its group is not its own.
+    fn bytes(&self) -> usize {
+        let codes = match &*self.filter {
+            Filter::Tags(TagFilter::Codes(codes)) if Arc::strong_count(&self.filter) == 1 => codes.capacity(),
+            _ => 0,
+        };
+        size_of::<Pull>() + codes * size_of::<i64>()
+    }
+}
+
 /// What a pull came to.
 enum Outcome {
     Found {

@@ -20,6 +20,8 @@ use crate::places::{Place, Places};
 
 /// Most pulls that wait for the disk at a time.
 const COLD_MAX: usize = 4096;
+/// Most memory that they take.
+const COLD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What lies no further than this behind the log's end is never old: a consumer that is a little late catches up.
 const RECENT_BYTES: i64 = 64 * 1024 * 1024;
 /// How far behind what is known to be old a pull is still taken for one that comes from there.
@@ -100,7 +102,11 @@ impl Broker {
         out: &mut BytesMut,
         effects: &mut Effects,
     ) {
-        match self.cold.places.enter(0, |count, _| count <= COLD_MAX) {
+        match self
+            .cold
+            .places
+            .enter(pull.bytes(), |count, bytes| count <= COLD_MAX && bytes <= COLD_BYTES_MAX)
+        {
             Some(place) => effects.cold.push(ColdPull { pull, deadline, _place: place }),
             None => {
                 let remark = format!("{COLD_MAX} pulls of old messages wait for the disk already; try again");

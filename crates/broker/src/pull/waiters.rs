@@ -13,6 +13,8 @@ use super::Pull;
 
 /// Most pulls that wait at a time; further ones are answered "nothing found" at once.
 const WAITING_MAX: usize = 100_000;
+/// Most memory that they take, for the same.
+const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Pulls that wait, by queue.
 #[derive(Debug, Default)]
@@ -25,22 +27,33 @@ type QueueKey = (TopicName, QueueId);
 
 #[derive(Debug, Default)]
 struct State {
-    queues: HashMap<QueueKey, Vec<(Pull, Millis)>>,
+    queues: HashMap<QueueKey, Vec<Waiting>>,
     count: usize,
+    bytes: usize,
     /// No deadline is before this time.
     earliest: Option<Millis>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    pull: Pull,
+    deadline: Millis,
+    bytes: usize,
 }
 
 impl Waiters {
     /// Keeps a pull until its queue gets a message or `deadline` has come; gives it back when too many wait.
     pub(super) fn park(&self, pull: Pull, deadline: Millis) -> Option<Pull> {
         let mut state = self.state.lock().expect("no holder of this lock panics");
-        if state.count >= WAITING_MAX {
+        let bytes = pull.bytes();
+        if state.count >= WAITING_MAX || state.bytes + bytes > WAITING_BYTES_MAX {
             return Some(pull);
         }
         state.count += 1;
+        state.bytes += bytes;
         state.earliest = Some(state.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
-        state.queues.entry((pull.topic.clone(), pull.queue_id)).or_default().push((pull, deadline));
+        let queue = state.queues.entry((pull.topic.clone(), pull.queue_id)).or_default();
+        queue.push(Waiting { pull, deadline, bytes });
         None
     }
 
@@ -49,7 +62,8 @@ impl Waiters {
         let mut state = self.state.lock().expect("no holder of this lock panics");
         let taken = state.queues.remove(&(topic.clone(), queue)).unwrap_or_default();
         state.count -= taken.len();
-        taken
+        state.bytes -= taken.iter().map(|waiting| waiting.bytes).sum::<usize>();
+        taken.into_iter().map(|waiting| (waiting.pull, waiting.deadline)).collect()
     }
 
     /// All pulls whose deadline has come.
@@ -61,7 +75,7 @@ impl Waiters {
         let mut expired = state.remove(|_, deadline| deadline <= now);
         // The map's order is another in each process.
         expired.sort_unstable_by_key(|pull| (pull.connection, pull.opaque));
-        state.earliest = state.queues.values().flatten().map(|(_, deadline)| *deadline).min();
+        state.earliest = state.queues.values().flatten().map(|waiting| waiting.deadline).min();
         expired
     }
 
@@ -76,9 +90,10 @@ impl State {
     fn remove(&mut self, which: impl Fn(&Pull, Millis) -> bool) -> Vec<Pull> {
         let mut removed = Vec::new();
         self.queues.retain(|_, pulls| {
-            removed.extend(
-                pulls.extract_if(.., |(pull, deadline)| which(pull, *deadline)).map(|(pull, _)| pull),
-            );
+            for waiting in pulls.extract_if(.., |waiting| which(&waiting.pull, waiting.deadline)) {
+                self.bytes -= waiting.bytes;
+                removed.push(waiting.pull);
+            }
             !pulls.is_empty()
         });
         self.count -= removed.len();

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use cometmq_broker::{Broker, Effects, Turn};
-use cometmq_protocol::Millis;
+use cometmq_protocol::{Header, Millis};
 use cometmq_store::{FlushPolicy, MemoryDisk, StoreOptions};
 use expect_test::expect;
 
-use crate::script::{check, config, frame, peer, store_options};
+use crate::direct;
+use crate::script::{check, config, frame, frames, peer, store_options};
 
 #[test]
 fn a_pull_that_waits_is_answered_once_by_the_next_message() {
@@ -156,4 +157,24 @@ fn a_large_message_for_many_that_wait_is_not_in_memory_for_all_of_them_at_once()
     }
     answered.sort_unstable();
     assert!(answered.into_iter().eq(1..=WAITING), "each is answered once");
+}
+
+#[test]
+fn pulls_that_bring_large_filters_along_wait_while_there_is_memory_for_them() {
+    let broker = direct::open(&MemoryDisk::new(), FlushPolicy::Async, 0);
+    let ask = |name, words: &[&str]| {
+        let (mut out, mut effects) = (BytesMut::new(), Effects::default());
+        let mut turn = Turn::new(Millis(0), peer(1), &mut out);
+        broker.handle(&mut turn, &frame(name, words, "x", 7), &mut effects).unwrap();
+        broker.finish(turn, &mut effects);
+        effects.cold.drain(..).for_each(|cold| broker.read_cold(cold, &mut Effects::default()));
+        frames(out.freeze()).first().map(|reply| Header::decode(reply).unwrap().code)
+    };
+    ask("sendV2", &[]);
+    let pull = ["queueOffset=1", "sysFlag=6", "subscription=80000*a||"];
+    let waiting = (0..200).take_while(|_| ask("pull", &pull).is_none()).count();
+    assert!((50..150).contains(&waiting), "{waiting} wait, with 640 KB each at least");
+    assert_eq!(ask("pull", &pull), Some(19), "answered at once");
+    broker.disconnected(peer(1).connection, &mut Effects::default());
+    assert_eq!(ask("pull", &pull), None, "there is room again");
 }
