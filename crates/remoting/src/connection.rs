@@ -200,7 +200,8 @@ impl Connection {
             return;
         }
         let is_free = outbox.writing == Writing::Nobody && outbox.out.is_empty();
-        let (true, Some(socket)) = (is_free, outbox.socket.upgrade()) else {
+        // Asked for by nobody else, not even for a moment: while it is lent the connection cannot move.
+        let Some(socket) = is_free.then(|| outbox.socket.upgrade()).flatten() else {
             outbox.out.push_bytes(bytes);
             return self.pushed(outbox);
         };

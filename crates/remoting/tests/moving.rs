@@ -259,6 +259,30 @@ fn connections_that_move_all_the_time_lose_and_mix_up_nothing() {
 }
 
 #[test]
+fn a_push_at_the_moment_of_a_move_does_not_end_the_connection() {
+    const PUSHES: i32 = 100_000;
+    let server = Running::start();
+    let mut stream = server.connect();
+    let connection = server.connection_of(&stream);
+    let moving = server.keep_moving(Duration::from_micros(50));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for opaque in 0..PUSHES {
+                until(|| connection.queued_bytes() < 1 << 20);
+                connection.push_now(response(opaque, b""));
+            }
+        });
+        let mut input = BytesMut::new();
+        for opaque in 0..PUSHES {
+            assert_eq!(Header::decode(&read_frame(&mut stream, &mut input)).unwrap().opaque, opaque);
+        }
+    });
+    assert!(connection.close_reason().is_none());
+    drop((moving, connection));
+    server.stop();
+}
+
+#[test]
 fn a_connection_that_closes_while_it_moves_is_gone() {
     const ROUNDS: usize = 300;
     let server = Running::start();
