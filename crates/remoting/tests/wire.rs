@@ -380,6 +380,23 @@ async fn a_stopping_server_answers_what_it_has_taken() {
     within(client.closed()).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_does_not_read_costs_nobody_the_last_answer_of_a_stopping_server() {
+    let options = ServerOptions { stop_timeout: Duration::from_millis(600), ..ServerOptions::default() };
+    let server = serve(options);
+    let mut slow = TcpStream::connect(server.address).await.unwrap();
+    slow.write_all(&request(FLOOD, 0, &[32])).await.unwrap();
+    let client = server.client().await;
+    let waiting = client.request(HOLD, Fields::default(), Bytes::new(), Duration::from_secs(10));
+    let stopping = async {
+        until(|| server.handler.unanswered() == 1 && server.handler.frames.load(Ordering::Relaxed) == 2)
+            .await;
+        server.stop().await;
+    };
+    let (reply, ()) = tokio::join!(waiting, stopping);
+    assert_eq!(reply.unwrap().body(), "held");
+}
+
 #[tokio::test]
 async fn connections_beyond_the_limit_are_closed_at_once() {
     let server = serve(ServerOptions { connections_max: 2, ..ServerOptions::default() });
