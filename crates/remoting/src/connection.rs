@@ -18,7 +18,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use bytes::{Bytes, BytesMut};
-use cometmq_protocol::{ConnectionId, Frame, FrameLimits, Peer, frame};
+use cometmq_protocol::{ConnectionId, Frame, FrameError, FrameLimits, Peer, frame};
 
 use crate::budget::{Budget, Share};
 use crate::close::CloseReason;
@@ -401,6 +401,8 @@ pub(crate) struct Task {
     chunk_bytes: usize,
     /// Cut, and not yet taken by the handler.
     frames: Vec<Frame>,
+    /// Why nothing behind these can be cut.
+    nonsense: Option<FrameError>,
     out: Out,
 }
 
@@ -430,6 +432,7 @@ impl Task {
             input: BytesMut::new(),
             chunk_bytes: CHUNK_BYTES_MIN,
             frames: Vec::new(),
+            nonsense: None,
             out: Out::new(),
         }
     }
@@ -485,7 +488,11 @@ impl Task {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
+                // Frames before the nonsense are honest ones.
                 Poll::Ready(Ok(false)) | Poll::Pending if !self.frames.is_empty() => self.dispatch(),
+                Poll::Ready(Ok(false)) | Poll::Pending if self.nonsense.is_some() => {
+                    self.nonsense.take().map_or(Ok(()), |nonsense| Err(nonsense.into()))
+                }
                 Poll::Ready(Ok(false)) | Poll::Pending if stopping => {
                     self.shared().finished_reading.store(true, Ordering::Release);
                     return Poll::Pending;
@@ -598,24 +605,20 @@ impl Task {
         }
         self.shared().quiet_rounds.store(0, Ordering::Relaxed);
         self.shared().buffered.store(true, Ordering::Relaxed);
-        let cut = loop {
+        loop {
             match frame::cut(&mut self.input, self.limits) {
                 Ok(Some(frame)) => self.frames.push(frame),
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
+                Ok(None) => break,
+                Err(error) => {
+                    self.nonsense = Some(error);
+                    break;
+                }
             }
-        };
+        }
         if self.input.is_empty() && self.input.capacity() > 2 * CHUNK_BYTES_MAX {
             self.input = BytesMut::new();
         }
-        let Err(nonsense) = cut else {
-            return Poll::Ready(if self.frames.is_empty() { Ok(()) } else { self.dispatch() });
-        };
-        // Frames before the nonsense are honest ones.
-        while !self.frames.is_empty() {
-            self.dispatch()?;
-        }
-        Poll::Ready(Err(nonsense.into()))
+        Poll::Ready(if self.frames.is_empty() { Ok(()) } else { self.dispatch() })
     }
 
     fn dispatch(&mut self) -> Result<(), CloseReason> {

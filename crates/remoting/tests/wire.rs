@@ -36,6 +36,8 @@ struct Echo {
     queued_max: AtomicUsize,
     /// Take one frame per call only.
     one_by_one: AtomicBool,
+    /// A call came before the answers to the one before were written.
+    was_pressed: AtomicBool,
 }
 
 impl Handler for Echo {
@@ -49,6 +51,7 @@ impl Handler for Echo {
         frames: &mut Vec<Frame>,
         out: &mut Out,
     ) -> Result<(), CloseReason> {
+        self.was_pressed.fetch_or(!out.is_empty(), Ordering::Relaxed);
         let count = if self.one_by_one.load(Ordering::Relaxed) { 1 } else { frames.len() };
         for frame in frames.drain(..count) {
             self.frames.fetch_add(1, Ordering::Relaxed);
@@ -288,6 +291,22 @@ async fn nonsense_costs_its_own_connection_only() {
         .await
         .unwrap();
     assert_eq!(reply.body(), "y");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_before_nonsense_is_answered_no_faster_than_it_is_read() {
+    const COUNT: usize = 500;
+    let server = serve(ServerOptions::default());
+    server.handler.one_by_one.store(true, Ordering::Relaxed);
+    let mut bad = TcpStream::connect(server.address).await.unwrap();
+    let asked = (0..COUNT).flat_map(|opaque| request(ECHO, opaque as i32, b"x"));
+    bad.write_all(&asked.chain([0xFF; 64]).collect::<Vec<u8>>()).await.unwrap();
+    let answers = read_frames(&mut bad, COUNT).await;
+    assert!(answers.iter().all(|answer| answer.body == "x"));
+    server.ended("exceeds the limit").await;
+    assert_eq!(server.handler.frames.load(Ordering::Relaxed), COUNT);
+    assert!(!server.handler.was_pressed.load(Ordering::Relaxed), "answers were not written first");
     server.stop().await;
 }
 
