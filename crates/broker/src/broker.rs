@@ -33,6 +33,9 @@ use crate::topic::{TopicRules, Topics};
 /// Bytes of replies that may wait for the disk before sends are refused as busy.
 const PARKED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Time between two looks for silent clients and locks that nobody renews.
+const LOOK_INTERVAL_MS: i64 = 5000;
+
 /// A buffer of held replies beyond this is not kept for the next turn.
 const HELD_KEPT_BYTES_MAX: usize = 64 * 1024;
 
@@ -131,6 +134,7 @@ pub struct Broker {
     pub(crate) broker_properties: BrokerProperties,
     unique_ids: Mutex<UniqueIds>,
     parked: Mutex<Parked>,
+    looked_at: Mutex<Millis>,
     saved_at: Mutex<Millis>,
 }
 
@@ -255,6 +259,7 @@ impl Broker {
             broker_properties: BrokerProperties::new(&config.topics.cluster_name),
             unique_ids: Mutex::new(UniqueIds::new(config.advertised.ip(), config.process_id, now.0 as u32)),
             parked: Mutex::new(Parked::default()),
+            looked_at: Mutex::new(now),
             saved_at: Mutex::new(now),
             config,
         };
@@ -518,15 +523,13 @@ impl Broker {
         self.expire_parked(now, effects);
         self.offsets.check_some(&self.store);
         not_saved(self.topics.save_due(now));
-        let mut saved_at = self.saved_at.lock().expect(POISONED);
-        if now.0 - saved_at.0 < self.config.offset_save_interval_ms && now >= *saved_at {
-            return;
+        if is_due(&self.looked_at, LOOK_INTERVAL_MS, now) {
+            self.expire_clients(now, effects);
+            self.locks.expire(now);
         }
-        *saved_at = now;
-        drop(saved_at);
-        self.expire_clients(now, effects);
-        self.locks.expire(now);
-        self.save(now);
+        if is_due(&self.saved_at, self.config.offset_save_interval_ms, now) {
+            self.save(now);
+        }
     }
 
     /// While the disk is full: looks for room, and goes on with what waits for it.
@@ -580,6 +583,16 @@ impl Broker {
 }
 
 const POISONED: &str = "no holder of this lock panics";
+
+/// Whether something is to be done again that was last done at `last`; notes that it is.
+fn is_due(last: &Mutex<Millis>, interval_ms: i64, now: Millis) -> bool {
+    let mut last = last.lock().expect(POISONED);
+    let is_due = !(0..interval_ms).contains(&(now.0 - last.0));
+    if is_due {
+        *last = now;
+    }
+    is_due
+}
 
 /// Tells that a state could not be saved, if so.
 fn not_saved(result: Result<(), DiskError>) {

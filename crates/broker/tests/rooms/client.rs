@@ -99,6 +99,12 @@ fn a_client_that_is_silent_for_two_minutes_is_closed() {
         at 185000                    | close c1
         members                      | 1 "no consumer for this group, g"
     "#]]);
+    check(expect![[r#"
+        broker offsetSaveInterval=3600000
+        heartbeat id=a group=g            | 0 .., announce
+                                          | c1: NOTIFY_CONSUMER_IDS_CHANGED consumerGroup=g
+        at 125000                         | close c1
+    "#]]);
 }
 
 #[test]

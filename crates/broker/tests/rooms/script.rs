@@ -145,6 +145,7 @@ impl Scene {
                 "advertised" => config.advertised = value.parse().unwrap(),
                 "addressDerived" => config.address_derived = value == "true",
                 "longPolling" => config.long_polling = value == "true",
+                "offsetSaveInterval" => config.offset_save_interval_ms = value.parse().unwrap(),
                 "notify" => config.notify_members = value == "true",
                 "resident" => scene.resident = value == "true",
                 "index" => scene.index = value == "true",
