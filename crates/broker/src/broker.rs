@@ -516,17 +516,28 @@ impl Broker {
         result
     }
 
-    /// What is due by time: waits that are over, silent clients, states to save. Call it a few times a second.
+    /// What is due by time: [`Broker::expire`] and [`Broker::save_due`].
     pub fn tick(&self, now: Millis, effects: &mut Effects) {
+        self.expire(now, effects);
+        self.save_due(now);
+    }
+
+    /// Answers whose wait is over, and silent clients. Call it a few times a second, from a thread that does nothing else
+    /// with the disk: of one that hangs those who wait are to be told in time.
+    pub fn expire(&self, now: Millis, effects: &mut Effects) {
         self.retry_room(effects);
         self.expire_pulls(now, effects);
         self.expire_parked(now, effects);
-        self.offsets.check_some(&self.store);
-        not_saved(self.topics.save_due(now));
         if is_due(&self.looked_at, LOOK_INTERVAL_MS, now) {
             self.expire_clients(now, effects);
             self.locks.expire(now);
         }
+    }
+
+    /// Saves states that are to be saved by now. Call it a few times a second, from a thread that may wait for the disk.
+    pub fn save_due(&self, now: Millis) {
+        self.offsets.check_some(&self.store);
+        not_saved(self.topics.save_due(now));
         if is_due(&self.saved_at, self.config.offset_save_interval_ms, now) {
             self.save(now);
         }

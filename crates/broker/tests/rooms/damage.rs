@@ -138,7 +138,7 @@ fn what_only_the_disk_has_is_read_by_the_shell() {
 /// A backlog of two small messages, and 69 MiB behind them.
 #[test]
 fn while_old_messages_give_way_their_pulls_leave_the_worker_and_get_the_same_answer() {
-    let disk = SceneDisk { disk: MemoryDisk::new(), resident: false, bad: Vec::new() };
+    let disk = SceneDisk { disk: MemoryDisk::new(), resident: false, bad: Vec::new(), hangs: Arc::default() };
     let options = StoreOptions { segment_bytes: 8 << 20, ..store_options(FlushPolicy::Async) };
     let broker = Broker::open(Arc::new(disk), options, config(), Millis(0)).unwrap().0;
     for body in ["a", "b"].into_iter().chain(["3145728*x"; 23]) {
@@ -168,7 +168,7 @@ fn while_old_messages_give_way_their_pulls_leave_the_worker_and_get_the_same_ans
 
 #[test]
 fn too_many_pulls_that_wait_for_the_disk_are_refused_until_some_are_answered() {
-    let disk = SceneDisk { disk: MemoryDisk::new(), resident: false, bad: Vec::new() };
+    let disk = SceneDisk { disk: MemoryDisk::new(), resident: false, bad: Vec::new(), hangs: Arc::default() };
     let broker = open(&disk, FlushPolicy::Async, 0);
     assert_eq!(ask(&broker, 0, "sendV2", &[], "x", &mut Effects::default()).unwrap().code, 0);
     broker.close(Millis(0)).unwrap();

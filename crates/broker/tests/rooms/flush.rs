@@ -10,7 +10,9 @@ use cometmq_store::disk::Fault;
 use cometmq_store::{FlushPolicy, MemoryDisk, StoreOptions};
 use expect_test::expect;
 
-use crate::script::{check, config, frame, peer, store_options};
+use crate::direct::{ask, handle, open};
+use crate::scene_disk::SceneDisk;
+use crate::script::{check, config, frame, frames, peer, store_options};
 
 #[test]
 fn a_send_is_answered_and_its_message_seen_after_the_sync() {
@@ -156,4 +158,32 @@ fn the_reply_to_a_large_batch_and_those_behind_it_are_given_also_when_the_disk_f
         assert_eq!((header.opaque, header.code), (opaque, 14));
     }
     assert!(replies.is_empty());
+}
+
+#[test]
+fn those_whose_time_is_over_are_told_while_the_disk_hangs() {
+    let (disk, hangs) = (MemoryDisk::new(), Arc::default());
+    let disk = SceneDisk { disk, resident: true, bad: Vec::new(), hangs: Arc::clone(&hangs) };
+    let broker = open(&disk, FlushPolicy::Sync, 0);
+    let mut effects = Effects::default();
+    for request in ["create", "commit"] {
+        ask(&broker, 0, request, &[], "", &mut effects);
+    }
+    for (opaque, (request, words)) in [("pull", ["sysFlag=7"]), ("sendV2", ["e=1"])].into_iter().enumerate() {
+        let request = frame(request, &words, "", opaque as i32);
+        assert!(handle(&broker, 0, 1, &request, &mut effects).unwrap().is_none());
+    }
+    effects.cold.drain(..).for_each(|cold| broker.read_cold(cold, &mut Effects::default()));
+    let hanging = hangs.write().unwrap();
+    std::thread::scope(|scope| {
+        let saving = scope.spawn(|| broker.save_due(Millis(20_000)));
+        let mut effects = Effects::default();
+        broker.expire(Millis(20_000), &mut effects);
+        let told = effects.deliveries.into_iter().flat_map(|delivery| frames(delivery.frames));
+        let told: Vec<_> =
+            told.map(|told| Header::decode(&told).map(|header| (header.opaque, header.code))).collect();
+        assert!(matches!(told[..], [Ok((0, 19)), Ok((1, 10))]), "{told:?}");
+        assert!(!saving.is_finished(), "it has something to save");
+        drop(hanging);
+    });
 }

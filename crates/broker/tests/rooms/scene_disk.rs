@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use cometmq_store::disk::{DiskLock, Entry, Space};
 use cometmq_store::{Disk, DiskError, DiskFile, MemoryDisk};
@@ -14,6 +14,8 @@ pub struct SceneDisk {
     pub resident: bool,
     /// Bytes that the device does not give.
     pub bad: Vec<(PathBuf, std::ops::Range<u64>)>,
+    /// While someone writes to it, nothing that is to be synced comes back.
+    pub hangs: Arc<RwLock<()>>,
 }
 
 #[derive(Debug)]
@@ -81,6 +83,7 @@ impl DiskFile for SceneFile {
     }
 
     fn sync(&self) -> Result<(), DiskError> {
+        let _goes = self.on.hangs.read();
         self.file.sync()
     }
 

@@ -163,7 +163,7 @@ impl Scene {
     fn open(&mut self) {
         self.broker = None;
         let (disk, resident) = (self.disk.clone(), self.resident);
-        let disk = Arc::new(SceneDisk { disk, resident, bad: self.bad.clone() });
+        let disk = Arc::new(SceneDisk { disk, resident, bad: self.bad.clone(), hangs: Arc::default() });
         let mut options = store_options(self.flush);
         options.index = options.index.filter(|_| self.index);
         let opened = Broker::open(disk, options, self.config.clone(), Millis(self.now));

@@ -68,6 +68,7 @@ pub(super) struct Shell {
     answering: AtomicUsize,
     sync: Signal,
     housekeeping: Signal,
+    saving: Signal,
     flushing: Signal,
     syncing: Signal,
     scrubbing: Signal,
@@ -166,6 +167,7 @@ impl BrokerRole {
             answering: AtomicUsize::new(0),
             sync: Signal::default(),
             housekeeping: Signal::default(),
+            saving: Signal::default(),
             flushing: Signal::default(),
             syncing: Signal::default(),
             scrubbing: Signal::default(),
@@ -206,8 +208,9 @@ impl BrokerRole {
         let registered = registration.run(wait(stop.clone()));
         let served = server.serve(workers, Arc::clone(&shell) as Arc<dyn Handler>, wait(stop));
         let ((), served) = tokio::join!(registered, served);
-        let signals = [&shell.sync, &shell.housekeeping, &shell.flushing, &shell.syncing, &shell.scrubbing];
-        signals.iter().for_each(|signal| signal.end());
+        let flushing = [&shell.sync, &shell.flushing, &shell.syncing];
+        let signals = [&shell.housekeeping, &shell.saving, &shell.scrubbing];
+        flushing.iter().chain(&signals).for_each(|signal| signal.end());
         shell.cold.end();
         shell.slow.end();
         let closed = tokio::task::spawn_blocking(move || {
@@ -236,6 +239,7 @@ fn spawn_threads(shell: &Arc<Shell>, settings: &BrokerSettings) -> Result<Vec<Jo
     let mut threads = vec![
         spawn("log-sync", Box::new(move |shell| shell.sync_loop(flush_interval)))?,
         spawn("housekeeping", Box::new(Shell::housekeeping_loop))?,
+        spawn("save-states", Box::new(Shell::save_loop))?,
         spawn("queue-flush", Box::new(Shell::flush_loop))?,
         spawn("queue-sync", Box::new(Shell::queue_sync_loop))?,
     ];
@@ -327,9 +331,15 @@ impl Shell {
         while self.housekeeping.wait(TICK) {
             let _counted = self.answering();
             let mut effects = Effects::default();
-            self.broker.tick(clock::now(), &mut effects);
+            self.broker.expire(clock::now(), &mut effects);
             self.apply(effects);
             pacing.look(self);
+        }
+    }
+
+    fn save_loop(&self) {
+        while self.saving.wait(TICK) {
+            self.broker.save_due(clock::now());
         }
     }
 
