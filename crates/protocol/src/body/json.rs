@@ -14,12 +14,26 @@ use serde_json::ser::{CompactFormatter, Formatter};
 /// Deepest nesting of objects and arrays that is read.
 const DEPTH_MAX: usize = 64;
 
+/// Bytes that an object has at least, on the average of a body: an empty one takes two, and as a value fifty times as
+/// many as that.
+const OBJECT_BYTES_MIN: usize = 16;
+/// Bytes up to which a body may be of any form.
+const SMALL_BYTES: usize = 64 * 1024;
+
 /// A body that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// Not JSON, nor its fastjson dialect, or not of the expected shape.
     #[error("the request body is not the expected JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// Far more objects than such a body can have.
+    #[error("the request body has {objects} objects in {bytes} bytes: they cannot all be of use")]
+    Hollow {
+        /// Objects.
+        objects: usize,
+        /// Size.
+        bytes: usize,
+    },
     /// A registration body whose compressed form is damaged.
     #[error("the compressed request body is damaged: {0}")]
     Compressed(&'static str),
@@ -33,6 +47,10 @@ pub enum BodyError {
 
 /// Reads a body.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyError> {
+    let objects = memchr::memchr_iter(b'{', bytes).count();
+    if bytes.len() > SMALL_BYTES && objects > bytes.len() / OBJECT_BYTES_MIN {
+        return Err(BodyError::Hollow { objects, bytes: bytes.len() });
+    }
     match serde_json::from_slice(bytes) {
         Ok(value) => Ok(value),
         Err(strict) => match normalize(bytes) {
@@ -258,6 +276,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn a_body_of_empty_objects_that_would_take_many_times_its_size_is_refused() {
+        use crate::body::client::{HeartbeatData, ProducerData};
+        let hollow = format!("{{\"consumerDataSet\":[{}{{}}]}}", "{},".repeat(100_000));
+        let read = parse::<HeartbeatData>(hollow.as_bytes());
+        assert!(matches!(read, Err(BodyError::Hollow { objects: 100_002, .. })), "{read:?}");
+        // The smallest ones that anybody has use for.
+        let producer_data_set = vec![ProducerData { group_name: "g".into() }; 100_000];
+        let full = HeartbeatData { producer_data_set, ..HeartbeatData::default() };
+        assert_eq!(parse::<HeartbeatData>(&to_vec(&full)).unwrap(), full);
+    }
 
     #[test]
     fn bare_and_quoted_integer_keys_are_one() {
