@@ -68,7 +68,7 @@ enum Slotted {
 impl Previous {
     /// The request in `frame`, if it is like one that was kept by [`Previous::keep`].
     pub fn read(&mut self, frame: &Frame) -> Option<Like<'_>> {
-        if frame.serialize_type != SerializeType::Json {
+        if frame.serialize_type != SerializeType::Json || frame.header.len() > HEADER_BYTES_MAX {
             return None;
         }
         let begins_like =
@@ -90,14 +90,16 @@ impl Previous {
             Request::PullMessage(_) => &mut self.0[1],
             _ => return,
         };
+        if frame.header.len() > HEADER_BYTES_MAX {
+            return;
+        }
         *place = Known::new(frame, header, request).map(Box::new);
     }
 }
 
 impl Known {
     fn new(frame: &Frame, header: &Header<'_>, request: &Request<'_>) -> Option<Known> {
-        let usual = frame.serialize_type == SerializeType::Json && frame.header.len() <= HEADER_BYTES_MAX;
-        if !usual || header.remark.is_some() {
+        if frame.serialize_type != SerializeType::Json || header.remark.is_some() {
             return None;
         }
         let mut slots = Vec::with_capacity(16);
@@ -368,6 +370,13 @@ mod tests {
         ] {
             assert_eq!(check(&mut Previous::default(), &[send(5, &SEND), frame.clone()]), 0, "{frame:?}");
         }
+        let long = "x".repeat(HEADER_BYTES_MAX);
+        let mut previous = Previous::default();
+        assert_eq!(
+            check(&mut previous, &[send(5, &SEND), changed("i", &long), send(6, &SEND)]),
+            1,
+            "a long one"
+        );
         let kept = send(5, &SEND);
         let text = std::str::from_utf8(&kept.header).unwrap();
         for (from, to) in [
