@@ -26,7 +26,7 @@ use crate::places::Places;
 use crate::pull::{ColdPulls, PullAsked, Waiters};
 use crate::query::QueryRules;
 use crate::retention::Retention;
-use crate::send::{BrokerProperties, Sends};
+use crate::send::{self, BrokerProperties, Sends};
 use crate::slow::{Undone, waits_for_disk};
 use crate::topic::{TopicRules, Topics};
 
@@ -348,7 +348,8 @@ impl Broker {
         let reply = match served {
             Ok(reply) => reply,
             Err(Undone::Refused(refusal)) => Some(refusal),
-            Err(Undone::NeedsDisk) => self.postpone(turn.caller.peer, frame, effects),
+            // What is refused there may be a send.
+            Err(Undone::NeedsDisk) => self.postpone(turn.caller.peer, frame, effects).map(send::with_region),
         };
         if let Some(reply) = reply.filter(|_| !header.is_oneway()) {
             reply.encode(header.opaque, frame.serialize_type, turn.out);

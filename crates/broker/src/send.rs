@@ -29,9 +29,13 @@ const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The same of the ids in the reply, which has to fit into a frame.
 const BATCH_IDS_BYTES_MAX: usize = 15 * 1024 * 1024;
 
-/// A refusal with the fields that every reply to a send has.
-pub(crate) fn refuse(code: ResponseCode, remark: impl Into<Cow<'static, str>>) -> Reply {
-    REGION.iter().fold(Reply::refuse(code, remark), |reply, (name, value)| reply.with_field(name, *value))
+fn refuse(code: ResponseCode, remark: impl Into<Cow<'static, str>>) -> Reply {
+    with_region(Reply::refuse(code, remark))
+}
+
+/// With the fields that every reply to a send has.
+pub(crate) fn with_region(reply: Reply) -> Reply {
+    REGION.iter().fold(reply, |reply, (name, value)| reply.with_field(name, *value))
 }
 
 /// Properties that the broker adds to every message, as text.

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use cometmq_broker::{Broker, Effects};
-use cometmq_protocol::Millis;
+use bytes::BytesMut;
+use cometmq_broker::{Broker, Effects, Memory, Turn};
 use cometmq_protocol::message::record;
+use cometmq_protocol::{Header, Millis};
 use cometmq_store::{FlushPolicy, MemoryDisk, StoreOptions};
 use expect_test::expect;
 
 use crate::direct::{ask, open};
-use crate::script::{check, config, store_options};
+use crate::script::{check, config, frame, frames, peer, store_options};
 
 #[test]
 fn a_message_is_answered_with_its_place_in_all_spellings() {
@@ -240,4 +241,22 @@ fn a_batch_that_would_grow_without_measure_is_refused() {
     let (code, remark) = batch("i=A:30000*x", 3000);
     assert!(code == 13 && remark.contains("3000 messages"), "{code} {remark}");
     assert_eq!(broker.store().log().written(), end);
+}
+
+#[test]
+fn a_send_that_is_refused_because_too_much_waits_for_the_disk_is_answered_as_every_send() {
+    let broker = open(&MemoryDisk::new(), FlushPolicy::Async, 0);
+    let asked = frame("sendV2", &[], "1048576*x", 7);
+    let mut waiting = Effects::default();
+    let refusal = loop {
+        let mut out = BytesMut::new();
+        let mut turn = Turn::on_worker(Memory::default(), Millis(0), peer(1), &mut out);
+        broker.handle(&mut turn, &asked, &mut waiting).unwrap();
+        broker.finish(turn, &mut waiting);
+        if let Some(refusal) = frames(out.freeze()).pop() {
+            break refusal;
+        }
+    };
+    let header = Header::decode(&refusal).unwrap();
+    assert_eq!((header.code, header.field("TRACE_ON")), (2, Some("true")));
 }
