@@ -16,9 +16,9 @@ use cometmq_store::Patience;
 use super::{Outcome, Pull};
 use crate::broker::Broker;
 use crate::effects::Effects;
-use crate::places::{Place, Places};
+use crate::places::{Amount, Place, Places};
 
-/// Most pulls that wait for the disk at a time.
+/// Most pulls that wait for the disk at a time; of one connection, half of them.
 const COLD_MAX: usize = 4096;
 /// Most memory that they take.
 const COLD_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -102,14 +102,11 @@ impl Broker {
         out: &mut BytesMut,
         effects: &mut Effects,
     ) {
-        match self
-            .cold
-            .places
-            .enter(pull.bytes(), |count, bytes| count <= COLD_MAX && bytes <= COLD_BYTES_MAX)
-        {
+        let most = Amount { count: COLD_MAX, bytes: COLD_BYTES_MAX };
+        match self.cold.places.enter_fairly(pull.connection, pull.bytes(), most) {
             Some(place) => effects.cold.push(ColdPull { pull, deadline, _place: place }),
             None => {
-                let remark = format!("{COLD_MAX} pulls of old messages wait for the disk already; try again");
+                let remark = "too many pulls of old messages wait for the disk already; try again";
                 let refusal = Reply::refuse(ResponseCode::FlowControl, remark);
                 refusal.encode(pull.opaque, pull.serialize_type, out);
             }
