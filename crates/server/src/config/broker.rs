@@ -174,9 +174,6 @@ settings! {
     /// Whether there is a topic for the traces that clients write.
     "traceTopicEnable" => trace_topic: bool = false, rule::flag();
 
-    /// Whether half messages of transactions are turned away.
-    "rejectTransactionMessage" => reject_transactions: bool = false, rule::flag();
-
     /// Whether a pull that finds nothing waits for a message as long as the client allows.
     "longPollingEnable" => long_polling: bool = true, rule::flag();
 

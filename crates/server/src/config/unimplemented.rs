@@ -133,9 +133,9 @@ pub(super) const BROKER: &[Group] = &[
             scheduleAsyncDeliverMaxResendNum2Blocked",
     },
     Group {
-        reason: "transactions have no setting in this version but rejectTransactionMessage",
-        keys: "transactionTimeOut transactionCheckMax transactionCheckInterval transactionMetricFlushInterval
-            transactionOpMsgMaxSize transactionOpBatchInterval",
+        reason: "transactions are not part of this version: half messages are always turned away",
+        keys: "rejectTransactionMessage transactionTimeOut transactionCheckMax transactionCheckInterval
+            transactionMetricFlushInterval transactionOpMsgMaxSize transactionOpBatchInterval",
     },
     Group {
         reason: "POP consumption has no settings in this version",
