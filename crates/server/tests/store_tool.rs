@@ -126,8 +126,29 @@ fn a_check_tells_whether_a_store_is_whole_and_where_it_is_not() {
 }
 
 #[test]
-fn what_is_no_directory_is_refused_with_what_to_name() {
-    let (code, _, message) = check(Path::new("/no/such/store"), &[]);
-    assert_eq!(code, 1);
-    assert!(message.contains("/no/such/store is no directory; name the one"), "{message}");
+fn what_is_no_store_is_refused_with_what_to_name() {
+    let directory = tempfile::tempdir().unwrap();
+    for (place, why) in [
+        (Path::new("/no/such/store"), "cannot be read: No such file"),
+        (directory.path(), "holds no store"),
+        (Path::new(env!("CARGO_BIN_EXE_cometmq")), "cannot be read: Not a directory"),
+    ] {
+        for tool in ["check", "dump"] {
+            let output = command(&["store", tool]).arg(place).output().unwrap();
+            let message = String::from_utf8(output.stderr).unwrap();
+            assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]), "{message}");
+            assert!(message.contains(&format!("{} {why}", place.display())), "{message}");
+            assert!(message.contains("storePathRootDir or --data"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_log_that_lies_elsewhere_is_said_to_be_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("consumequeue")).unwrap();
+    let output = command(&["store", "dump"]).arg(directory.path()).output().unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("commitlog") && shown.contains("storePathCommitLog"), "{shown}");
 }

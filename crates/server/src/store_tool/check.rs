@@ -35,7 +35,7 @@ pub(crate) struct CheckArgs {
 /// Runs the command. The exit code is 1 when something is damaged.
 pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
     let root = &args.directory;
-    super::require_directory(root)?;
+    super::require_store(root)?;
     if is_in_use(root) {
         eprintln!(
             "cometmq: a broker has {} open: what it is just writing may look damaged; stop it for a sure answer",

@@ -46,7 +46,7 @@ pub(crate) struct DumpArgs {
     #[arg(long)]
     json: bool,
     /// Slots of an index file (maxHashSlotNum)
-    #[arg(long, default_value_t = 5_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 5_000_000, value_parser = clap::value_parser!(u32).range(2..))]
     index_slots: u32,
 }
 
@@ -65,7 +65,7 @@ enum Part {
 /// Runs the command. The exit code is 1 when something could not be read.
 pub(crate) fn run(args: &DumpArgs) -> Result<ExitCode> {
     let root = &args.directory;
-    super::require_directory(root)?;
+    super::require_store(root)?;
     let bar = super::progress_bar()?;
     let out = BufWriter::new(io::stdout());
     let mut dump = Dump { args, out, bar, left: 0, unreadable: 0 };
@@ -141,7 +141,13 @@ impl Dump<'_> {
     }
 
     fn log(&mut self, files: &StoreFiles) -> io::Result<()> {
-        for segment in files.log()? {
+        let segments = files.log()?;
+        let directory = self.args.directory.join("commitlog");
+        if segments.is_empty() && !directory.exists() {
+            let why = "is not there: a log that lies elsewhere (storePathCommitLog) is not shown";
+            self.unreadable(&directory, 0, why)?;
+        }
+        for segment in segments {
             if segment.base.saturating_add_unsigned(segment.bytes) <= self.args.from {
                 continue;
             }

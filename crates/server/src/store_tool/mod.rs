@@ -27,15 +27,17 @@ pub(crate) fn run(command: &StoreCommand) -> Result<ExitCode> {
     }
 }
 
-/// Refuses what cannot be a store.
-fn require_directory(root: &Path) -> Result<()> {
-    if root.is_dir() {
-        return Ok(());
-    }
-    bail!(
-        "{} is no directory; name the one that the broker has as storePathRootDir or --data",
-        root.display()
-    )
+/// What every store has at least one of, wherever its log is.
+const PARTS: [&str; 4] = ["commitlog", "consumequeue", "config", "checkpoint"];
+
+/// Refuses what cannot be a store: nothing is damaged in a directory that is another one than was meant.
+fn require_store(root: &Path) -> Result<()> {
+    let what = match root.read_dir() {
+        Err(error) => format!("cannot be read: {error}"),
+        Ok(_) if PARTS.iter().any(|part| root.join(part).exists()) => return Ok(()),
+        Ok(_) => "holds no store: there is neither commitlog nor consumequeue in it".to_owned(),
+    };
+    bail!("{} {what}; name the one that the broker has as storePathRootDir or --data", root.display())
 }
 
 /// How far through the bytes of files a command is; shown on a terminal only.
