@@ -1,7 +1,7 @@
 //! The command line: which command, reached under which name.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -47,12 +47,12 @@ enum Command {
 /// Flags of `cometmq serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Directory of all data [default: ./data, or storePathRootDir of the file of -c]
+    /// Directory of all data [default: storePathRootDir of the file of -c, then ./data]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Address to listen on
-    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
-    pub(crate) bind: IpAddr,
+    /// Address to listen on [default: bindAddress of the file of -c, then 0.0.0.0: all of this machine]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) bind: Option<IpAddr>,
     /// Port of the name server [default: 9876]
     #[arg(long, value_name = "PORT")]
     pub(crate) namesrv_port: Option<u16>,

@@ -119,6 +119,30 @@ fn a_port_in_use_is_named_with_the_flag_that_changes_it() {
 }
 
 #[test]
+fn a_name_server_beside_a_broker_takes_address_and_place_from_the_brokers_file() {
+    let (home, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = home.path().join("broker.conf");
+    std::fs::write(
+        &config,
+        format!("bindAddress=127.0.0.1\nstorePathRootDir={}/data\n", home.path().display()),
+    )
+    .unwrap();
+    let ports = [free_port(), free_port()].map(|port| port.to_string());
+    let mut command = command(&["-c", config.to_str().unwrap()]);
+    command.args(["--namesrv-port", &ports[0], "--broker-port", &ports[1]]).current_dir(elsewhere.path());
+    let process = Process::start(command);
+    process.wait_for_line("  data ");
+    for listens in [format!("address 127.0.0.1:{}", ports[0]), format!("listening  127.0.0.1:{}", ports[1])] {
+        assert!(process.output().contains(&listens), "{}", process.output());
+    }
+    let mut wire = Wire::connect(ports[0].parse().unwrap());
+    let fields = [("namespace", "N"), ("key", "K"), ("value", "V")];
+    assert_eq!(outcome(&wire.request(100, &fields, b"")).0, 0);
+    assert!(home.path().join("data/namesrv/kvConfig.json").exists());
+    assert!(elsewhere.path().read_dir().unwrap().next().is_none(), "nothing where it was started");
+}
+
+#[test]
 fn a_data_directory_in_use_is_named_and_left_alone() {
     let data = tempfile::tempdir().unwrap();
     let _cluster = Cluster::start(data.path(), &[]);

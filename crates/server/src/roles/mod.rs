@@ -9,7 +9,7 @@ mod registration;
 pub(crate) mod workers;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -24,20 +24,24 @@ use crate::config::{BrokerSettings, Loaded, NamesrvSettings, Override, Settings}
 
 /// `cometmq serve`: name server and broker in one process.
 pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode> {
-    let data = args.data.clone().unwrap_or_else(|| PathBuf::from("./data"));
-    let data_text = data.display().to_string();
-    let bind = args.bind.to_string();
+    let data = args.data.as_deref().unwrap_or(Path::new("./data")).display().to_string();
+    let bind = args.bind.map(|address| address.to_string());
     let ports =
         [args.namesrv_port.map(|port| port.to_string()), args.broker_port.map(|port| port.to_string())];
     let mut broker_overrides = Vec::new();
     if args.data.is_some() || args.config.is_none() {
-        broker_overrides.push(Override { key: "storePathRootDir", value: &data_text, origin: "--data" });
+        broker_overrides.push(Override { key: "storePathRootDir", value: &data, origin: "--data" });
     }
-    broker_overrides.push(Override { key: "bindAddress", value: &bind, origin: "--bind" });
+    if let Some(address) = &bind {
+        broker_overrides.push(Override { key: "bindAddress", value: address, origin: "--bind" });
+    }
     if let Some(port) = &ports[1] {
         broker_overrides.push(Override { key: "listenPort", value: port, origin: "--broker-port" });
     }
-    let kv = data.join("namesrv/kvConfig.json").display().to_string();
+    let broker_settings: BrokerSettings = load(args.config.as_deref(), &broker_overrides)?;
+    // The name server listens where the broker does, and keeps its file with the broker's, whoever says where that is.
+    let bind = broker_settings.bind_address.to_string();
+    let kv = broker_settings.store_root.join("namesrv/kvConfig.json").display().to_string();
     let mut namesrv_overrides = vec![
         Override { key: "bindAddress", value: &bind, origin: "--bind" },
         Override { key: "kvConfigPath", value: &kv, origin: "--data" },
@@ -45,7 +49,6 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<ExitCode> {
     if let Some(port) = &ports[0] {
         namesrv_overrides.push(Override { key: "listenPort", value: port, origin: "--namesrv-port" });
     }
-    let broker_settings: BrokerSettings = load(args.config.as_deref(), &broker_overrides)?;
     let namesrv_settings: NamesrvSettings = load(None, &namesrv_overrides)?;
     run(async move |stop, workers| {
         let own = SocketAddr::new(reachable(namesrv_settings.bind_address), namesrv_settings.listen_port);
