@@ -12,7 +12,13 @@ use crate::{bench, quickstart, reference, roles, shutdown, store_tool};
 
 /// A message broker compatible with Apache RocketMQ. Without a command: `serve`.
 #[derive(Debug, Parser)]
-#[command(name = "cometmq", version, args_conflicts_with_subcommands = true, max_term_width = 100)]
+#[command(
+    name = "cometmq",
+    version,
+    args_conflicts_with_subcommands = true,
+    override_usage = "cometmq [OPTIONS]\n       cometmq <COMMAND> [OPTIONS OF THE COMMAND]",
+    max_term_width = 100
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

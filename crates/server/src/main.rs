@@ -22,9 +22,8 @@ use tracing_subscriber::EnvFilter;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("COMETMQ_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(log_filter())
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
@@ -36,6 +35,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Which lines are logged, as COMETMQ_LOG says.
+fn log_filter() -> EnvFilter {
+    const DEFAULT: &str = "info";
+    let Ok(wanted) = std::env::var("COMETMQ_LOG") else { return EnvFilter::new(DEFAULT) };
+    EnvFilter::try_new(&wanted).unwrap_or_else(|error| {
+        eprintln!(
+            "cometmq: COMETMQ_LOG={wanted}: {error}; it is {DEFAULT} now: see \"Logs\" in docs/operations.md"
+        );
+        EnvFilter::new(DEFAULT)
+    })
 }
 
 /// An error and its causes on one line, each said once: some errors quote their cause themselves.

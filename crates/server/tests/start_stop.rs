@@ -158,6 +158,29 @@ fn a_directory_that_cannot_be_written_is_named() {
 }
 
 #[test]
+fn a_file_in_the_place_of_the_directory_is_named() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let line = failure(serve(file.path(), free_port(), free_port()));
+    assert!(line.contains(&file.path().display().to_string()) && line.contains("--data"), "{line}");
+}
+
+#[test]
+fn options_before_a_command_are_refused_with_where_they_go() {
+    let (status, output) = Process::start(command(&["--data", "d", "broker"])).wait();
+    assert_eq!(status.code(), Some(2));
+    assert!(output.contains("cannot be used with '--data <DIR>'"), "{output}");
+    assert!(output.contains("cometmq <COMMAND> [OPTIONS OF THE COMMAND]"), "{output}");
+}
+
+#[test]
+fn a_filter_of_the_log_that_is_none_is_told() {
+    let mut command = command(&["broker", "-p"]);
+    command.env("COMETMQ_LOG", "x=y=z");
+    let (status, output) = Process::start(command).wait();
+    assert!(status.success() && output.contains("cometmq: COMETMQ_LOG=x=y=z: "), "{output}");
+}
+
+#[test]
 fn a_wrong_value_is_refused_with_file_line_key_and_what_is_allowed() {
     let data = tempfile::tempdir().unwrap();
     let config = data.path().join("broker.conf");

@@ -46,14 +46,21 @@ impl NamesrvRole {
         let namesrv = NameServer::new(options);
         let kept: Result<Option<KvSnapshot>, ConfigFileError> =
             config_file::load(&RealDisk, &settings.kv_path);
-        if let Some(snapshot) = kept.context("kvConfigPath")? {
+        let kept = kept.with_context(|| {
+            format!(
+                "name server: {} cannot be read; choose another place, by --data of serve or kvConfigPath in the file of \
+                 -c of namesrv",
+                settings.kv_path.display()
+            )
+        })?;
+        if let Some(snapshot) = kept {
             namesrv.restore_kv(snapshot);
         }
         let address = SocketAddr::new(settings.bind_address, settings.listen_port);
         let idle_timeout = Duration::from_secs(settings.connection_idle_s_max);
         let server = Server::bind(&[address], ServerOptions { idle_timeout, ..ServerOptions::default() })
             .context(
-                "name server: choose another port with --namesrv-port, or listenPort in the file of -c",
+                "name server: choose another port, by --namesrv-port of serve or listenPort in the file of -c of namesrv",
             )?;
         println!("The Name Server boot success. serializeType=JSON, address {address}");
         let shell = Shell { namesrv, kv_path: settings.kv_path.clone(), saving: Mutex::new(()) };
