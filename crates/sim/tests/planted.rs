@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use cometmq_sim::{crash_states, run};
 use cometmq_store::planted::{Bug, plant};
 
-/// Seeds that a bug may hide in at most.
-const SEEDS_MAX: u64 = 600;
+/// Seeds that a bug may hide in at most: as many as `cargo xtask test` runs.
+const SEEDS_MAX: u64 = 1000;
 
 /// The first seed that finds a bug, and how.
 fn found(bug: Bug) -> Option<(u64, String)> {
