@@ -51,6 +51,14 @@ fn an_offset_taken_back_at_a_start_stays_so_after_the_next_one() {
     holds(1399);
 }
 
+/// A start that was killed while it erased a torn tail left a segment that was too short: the store never opened again.
+#[test]
+fn a_store_opens_whose_start_was_killed_while_it_erased_a_torn_tail() {
+    for seed in [600, 9732] {
+        holds(seed);
+    }
+}
+
 /// The offset of a queue that lost all of its messages was kept: the group missed the first ones of its new life.
 #[test]
 fn an_offset_of_a_queue_that_lost_everything_is_taken_back_to_its_beginning() {
