@@ -33,7 +33,6 @@ pub(crate) struct Places(Arc<Mutex<Taken>>);
 #[derive(Debug, Default)]
 struct Taken {
     all: Amount,
-    /// Of connections that are counted.
     of: HashMap<ConnectionId, Amount>,
 }
 
@@ -41,7 +40,7 @@ struct Taken {
 #[derive(Debug)]
 pub(crate) struct Place {
     taken: Arc<Mutex<Taken>>,
-    connection: Option<ConnectionId>,
+    connection: ConnectionId,
     bytes: usize,
 }
 
@@ -49,11 +48,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = locked(&self.taken);
         taken.all = taken.all.without(self.bytes);
-        let Some(connection) = self.connection else { return };
-        if let Some(own) = taken.of.get_mut(&connection) {
+        if let Some(own) = taken.of.get_mut(&self.connection) {
             *own = own.without(self.bytes);
             if own.count == 0 {
-                taken.of.remove(&connection);
+                taken.of.remove(&self.connection);
             }
         }
     }
@@ -65,20 +63,9 @@ impl Places {
         locked(&self.0).all.count
     }
 
-    /// A place for so many bytes, unless `fits` denies the number of places and bytes that are taken with it.
-    pub fn enter(&self, bytes: usize, fits: impl FnOnce(usize, usize) -> bool) -> Option<Place> {
-        let mut taken = locked(&self.0);
-        let all = taken.all.with(bytes);
-        if !fits(all.count, all.bytes) {
-            return None;
-        }
-        taken.all = all;
-        Some(Place { taken: Arc::clone(&self.0), connection: None, bytes })
-    }
-
-    /// The same for a connection, of at most so many. It gets no more than it leaves to all others, so that none can take
+    /// A place for a connection and so many bytes, of at most so many. It gets no more than it leaves to all others, so that none can take
     /// every place and keep it; who has none yet may have what there is.
-    pub fn enter_fairly(&self, connection: ConnectionId, bytes: usize, most: Amount) -> Option<Place> {
+    pub fn enter(&self, connection: ConnectionId, bytes: usize, most: Amount) -> Option<Place> {
         let mut taken = locked(&self.0);
         let all = taken.all.with(bytes);
         if !all.fits(most) {
@@ -92,7 +79,7 @@ impl Places {
         }
         taken.all = all;
         taken.of.insert(connection, own);
-        Some(Place { taken: Arc::clone(&self.0), connection: Some(connection), bytes })
+        Some(Place { taken: Arc::clone(&self.0), connection, bytes })
     }
 }
 
@@ -108,7 +95,7 @@ mod tests {
     fn no_connection_takes_all_places_and_each_is_given_back() {
         let places = Places::default();
         let most = Amount { count: 16, bytes: 1000 };
-        let enter = |connection, bytes| places.enter_fairly(ConnectionId(connection), bytes, most);
+        let enter = |connection, bytes| places.enter(ConnectionId(connection), bytes, most);
         let take =
             |connection, bytes| -> Vec<Place> { std::iter::from_fn(|| enter(connection, bytes)).collect() };
         let (greedy, next) = (take(1, 1), take(2, 1));

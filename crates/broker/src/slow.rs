@@ -14,10 +14,10 @@ use cometmq_store::{Patience, Store};
 
 use crate::broker::{Broker, Turn};
 use crate::effects::Effects;
-use crate::places::Place;
+use crate::places::{Amount, Place};
 
-/// Most bytes of requests that wait for the disk at a time.
-const SLOW_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Requests that wait for the disk at a time, at the most.
+const SLOW_MAX: Amount = Amount { count: 65_536, bytes: 32 * 1024 * 1024 };
 /// What a request takes beside its bytes.
 const REQUEST_BYTES: usize = 512;
 
@@ -73,7 +73,7 @@ impl Broker {
     /// Hands a request to the shell; the refusal when too much waits there already.
     pub(crate) fn postpone(&self, peer: Peer, frame: &Frame, effects: &mut Effects) -> Option<Reply> {
         let bytes = frame.header.len() + frame.body.len() + REQUEST_BYTES;
-        let Some(place) = self.slow.enter(bytes, |_, bytes| bytes <= SLOW_BYTES_MAX) else {
+        let Some(place) = self.slow.enter(peer.connection, bytes, SLOW_MAX) else {
             let remark =
                 "[OVERLOAD]system busy, start flow control for a while: too many requests wait for the disk";
             return Some(Reply::refuse(ResponseCode::SystemBusy, remark));

@@ -365,6 +365,13 @@ impl Queue {
         Ok(Flushed { written: units.len(), left })
     }
 
+    /// Recovery found entries of it: they wait for a flush, and its directories for a sync. A process that was killed may
+    /// have made these, and not more.
+    pub(crate) fn leave_to_flush(&self, unsynced: &mut Unsynced) -> Result<(), DiskError> {
+        self.dirty.store(true, Ordering::Release);
+        self.files.add_directories(&self.topic, self.id, unsynced)
+    }
+
     /// Entries that are in memory only.
     pub(crate) fn unwritten(&self) -> usize {
         let state = self.state.lock().expect(POISONED);

@@ -192,11 +192,7 @@ impl Store {
         };
         mark_open(&*disk, &abort, options.process_id)?;
         let dirty = recovered.queues.loaded();
-        for queue in &dirty {
-            queue.dirty.store(true, Ordering::Release);
-            // A process that was killed may have made them, and not more.
-            queue_files.add_directories(queue.topic(), queue.id(), &mut unsynced)?;
-        }
+        dirty.iter().try_for_each(|queue| queue.leave_to_flush(&mut unsynced))?;
         let store = Store {
             disk,
             opened_at: end,

@@ -103,7 +103,7 @@ impl Broker {
         effects: &mut Effects,
     ) {
         let most = Amount { count: COLD_MAX, bytes: COLD_BYTES_MAX };
-        match self.cold.places.enter_fairly(pull.connection, pull.bytes(), most) {
+        match self.cold.places.enter(pull.connection, pull.bytes(), most) {
             Some(place) => effects.cold.push(ColdPull { pull, deadline, _place: place }),
             None => {
                 let remark = "too many pulls of old messages wait for the disk already; try again";

@@ -18,8 +18,12 @@ fn open(disk: &MemoryDisk) -> Broker {
 
 /// The reply to a request on a worker, or the request that waits for the disk.
 fn on_worker(broker: &Broker, request: &Frame) -> (Vec<Frame>, Vec<SlowRequest>) {
+    on_worker_of(1, broker, request)
+}
+
+fn on_worker_of(connection: u64, broker: &Broker, request: &Frame) -> (Vec<Frame>, Vec<SlowRequest>) {
     let (mut out, mut effects) = (BytesMut::new(), Effects::default());
-    let mut turn = Turn::on_worker(Memory::default(), NOW, peer(1), &mut out);
+    let mut turn = Turn::on_worker(Memory::default(), NOW, peer(connection), &mut out);
     broker.handle(&mut turn, request, &mut effects).unwrap();
     broker.finish(turn, &mut effects);
     (frames(out.freeze()), effects.slow)
@@ -138,7 +142,7 @@ fn a_consumer_whose_retry_topic_is_being_made_is_a_member_already() {
 }
 
 #[test]
-fn what_waits_for_the_disk_is_bounded() {
+fn what_waits_for_the_disk_is_bounded_and_no_connection_has_all_of_it() {
     let broker = open(&stored());
     let asked = frame("sendV2", &[], "1048576*x", 1);
     let mut waiting = Vec::new();
@@ -149,10 +153,13 @@ fn what_waits_for_the_disk_is_bounded() {
             break Header::decode(refusal).unwrap().code;
         }
     };
-    assert_eq!((refused, waiting.len(), broker.unanswered()), (2, 31, 31), "SYSTEM_BUSY");
+    assert_eq!((refused, waiting.len(), broker.unanswered()), (2, 15, 15), "SYSTEM_BUSY");
+    let others = (2..).map(|connection| on_worker_of(connection, &broker, &asked).1);
+    waiting.splice(..0, others.take_while(|slow| !slow.is_empty()).flatten());
+    assert_eq!(broker.unanswered(), 31);
     // Those of connections that are gone are dropped.
     waiting.pop();
-    assert_eq!(on_worker(&broker, &asked).1.len(), 1);
+    assert_eq!(on_worker_of(99, &broker, &asked).1.len(), 1);
     drop(waiting);
     assert_eq!(broker.unanswered(), 0);
 }
