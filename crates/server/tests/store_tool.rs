@@ -151,4 +151,7 @@ fn a_log_that_lies_elsewhere_is_said_to_be_missing() {
     let shown = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{shown}");
     assert!(shown.contains("commitlog") && shown.contains("storePathCommitLog"), "{shown}");
+    let (code, shown, message) = check(directory.path(), &[]);
+    assert_eq!((code, &*shown), (1, ""), "nothing is called damaged: {message}");
+    assert!(message.contains("commitlog cannot be read") && message.contains("--commit-log"), "{message}");
 }

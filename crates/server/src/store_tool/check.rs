@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use cometmq_store::check::{self, CheckOptions, CheckSummary, Finding};
 use cometmq_store::{Disk, RealDisk};
@@ -36,6 +36,12 @@ pub(crate) struct CheckArgs {
 pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
     let root = &args.directory;
     super::require_store(root)?;
+    let log = args.commit_log.clone().unwrap_or_else(|| root.join("commitlog"));
+    if let Err(error) = log.read_dir() {
+        let (log, cure) =
+            (log.display(), "name the directory of the commit log (storePathCommitLog) with --commit-log");
+        bail!("{log} cannot be read: {error}; {cure}");
+    }
     if is_in_use(root) {
         eprintln!(
             "cometmq: a broker has {} open: what it is just writing may look damaged; stop it for a sure answer",
