@@ -1,8 +1,9 @@
 //! The targets, by subject: [`wire`] frames and headers, [`record`] what the log and batches hold, [`store`] the files
-//! beside the log, [`json`] bodies and config files, [`namesrv`] registrations, [`properties_file`] settings.
+//! beside the log, [`index`] the index of keys, [`json`] bodies and config files, [`namesrv`] registrations, [`properties_file`] settings.
 //!
 //! To add one: write a function here, add its row to [`TARGETS`], and a wrapper of one line in `fuzz/fuzz_targets/`.
 
+pub mod index;
 pub mod json;
 pub mod namesrv;
 pub mod properties_file;
@@ -28,6 +29,8 @@ pub const TARGETS: &[Target] = &[
     target("queue_unit", store::queue_unit, store::queue_units, Bound { base: 1024, per_byte: 0 }),
     target("batch_queue", store::batch_queue, store::batch_queues, DISK),
     target("checkpoint", store::checkpoint, store::checkpoints, Bound { base: 64 * 1024, per_byte: 8 }),
+    target("index_file", index::format, index::files, Bound { base: 1024, per_byte: 0 }),
+    target("index", index::lookup, index::laid_out, Bound { base: 4 * 1024 * 1024, per_byte: 64 }),
     target("recovery", store::recovery, store::logs, Bound { base: 4 * 1024 * 1024, per_byte: 64 }),
     target("config_json", json::any, json::config_files, JSON),
     target("topics", json::topics, json::topic_files, JSON),
