@@ -152,9 +152,10 @@ impl DurablePosition {
         LogOffset(self.0.get()[0])
     }
 
-    /// Writes the position and makes that durable, where an older one is not true any more.
-    pub fn save(&mut self, disk: &dyn Disk, position: LogOffset) -> Result<(), DiskError> {
-        self.0.save(disk, [position.0])
+    /// Takes back, durably, a position beyond the log's `end`: where segments were taken away it must not be believed
+    /// again once the log is as long.
+    pub fn bound(&mut self, disk: &dyn Disk, end: LogOffset) -> Result<(), DiskError> {
+        if self.get() > end { self.0.save(disk, [end.0]) } else { Ok(()) }
     }
 
     /// Writes the position. It needs no sync: an older one is true as well.

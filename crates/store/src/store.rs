@@ -154,13 +154,12 @@ impl Store {
         // Before anything is written below it.
         let mut unsynced = Unsynced::new(Arc::clone(&disk), &queue_root)?;
         let queue_files = Arc::new(QueueFiles::new(Arc::clone(&disk), queue_root, options.queue_file_bytes));
-        let checksums = options.root.join("cometmq/checksums");
         let layout = Layout {
             disk: &disk,
             cutting: &options.root.join("cometmq/cutting"),
             log_directories: &options.log_directories,
             segment_bytes: options.segment_bytes,
-            checksums: &checksums,
+            checksums: &options.root.join("cometmq/checksums"),
             queue_files: &queue_files,
             beside: options.beside,
         };
@@ -177,10 +176,7 @@ impl Store {
             ours_until: known.filter(|known| clean && *known != end),
             last_stored_at,
         };
-        if durable.get() > end {
-            // Of segments that were taken away: not to be believed again once the log is as long.
-            durable.save(&*disk, ends.durable)?;
-        }
+        durable.bound(&*disk, end)?;
         let log = CommitLog::new(Arc::clone(&disk), log_options(&options), recovered.segments, ends)?;
         if options.flush == FlushPolicy::Sync {
             // What is readable is durable.

@@ -360,8 +360,11 @@ fn one_damaged_entry_does_not_have_all_queues_rebuilt() {
     for messages in [2, 20, 21, MESSAGES] {
         let disk = MemoryDisk::new();
         let store = open(&disk);
-        let mut send =
-            |store: &Store, number| TOPICS.iter().for_each(|topic| drop(append(store, topic, number)));
+        let send = |store: &Store, number| {
+            for topic in TOPICS {
+                append(store, topic, number);
+            }
+        };
         (0..messages).for_each(|number| send(&store, number));
         store.close().unwrap();
         drop(store);
@@ -458,7 +461,9 @@ fn a_log_that_another_broker_cut_and_wrote_on_is_kept_as_that_one_left_it() {
     let theirs = MemoryDisk::new();
     let store = open(&theirs);
     for number in 0..MESSAGES - 2 {
-        TOPICS.iter().for_each(|topic| drop(append(&store, topic, number)));
+        for topic in TOPICS {
+            append(&store, topic, number);
+        }
     }
     let cut = store.log().written();
     for number in 0..10 {
