@@ -65,12 +65,32 @@ pub(crate) fn find(
     expected: u64,
     setting: &'static str,
 ) -> Result<Vec<Found>, SegmentError> {
+    list(disk, directory, expected, setting, |path| disk.remove_file(path))
+}
+
+/// As [`find`], while others may be making files there: one without length is left to them.
+pub(crate) fn find_while_written(
+    disk: &dyn Disk,
+    directory: &Path,
+    expected: u64,
+    setting: &'static str,
+) -> Result<Vec<Found>, SegmentError> {
+    list(disk, directory, expected, setting, |_| Ok(()))
+}
+
+fn list(
+    disk: &dyn Disk,
+    directory: &Path,
+    expected: u64,
+    setting: &'static str,
+    empty: impl Fn(&Path) -> Result<(), DiskError>,
+) -> Result<Vec<Found>, SegmentError> {
     let files = disk.list(directory)?.into_iter().filter(|entry| !entry.is_directory);
     let mut found = Vec::new();
     for entry in files {
         let path = directory.join(&entry.name);
         if entry.bytes == 0 {
-            disk.remove_file(&path)?;
+            empty(&path)?;
             continue;
         }
         let base = parse(&entry.name).ok_or_else(|| SegmentError::Name { path: path.clone() })?;

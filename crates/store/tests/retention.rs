@@ -4,13 +4,14 @@
 
 mod reading;
 
+use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use cometmq_protocol::message::Record;
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
-use cometmq_store::disk::{Call, Crash, Fault};
+use cometmq_store::disk::{Call, Crash, DiskFile, DiskLock, Entry, Fault, Space};
 use cometmq_store::{Disk, DiskError, FlushPolicy, MemoryDisk, Store, StoreOptions};
 
 use reading::each_record;
@@ -277,4 +278,78 @@ fn the_log_may_begin_anywhere_after_a_restart() {
         assert!(start > LogOffset(0) && check(&store, 0).1 >= 100);
         check(&store, 1);
     }
+}
+
+/// A disk on which something happens right after a file was made.
+struct Meanwhile {
+    disk: MemoryDisk,
+    act: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.disk.fmt(f)
+    }
+}
+
+impl Disk for Meanwhile {
+    fn open(&self, path: &Path, create: bool) -> Result<Arc<dyn DiskFile>, DiskError> {
+        let is_new = create && !self.disk.exists(path)?;
+        let file = self.disk.open(path, create);
+        if is_new && let Some(act) = self.act.lock().unwrap().take() {
+            act();
+        }
+        file
+    }
+
+    fn list(&self, directory: &Path) -> Result<Vec<Entry>, DiskError> {
+        self.disk.list(directory)
+    }
+
+    fn create_directory(&self, path: &Path) -> Result<(), DiskError> {
+        self.disk.create_directory(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<(), DiskError> {
+        self.disk.remove_file(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> Result<(), DiskError> {
+        self.disk.sync_directory(path)
+    }
+
+    fn exists(&self, path: &Path) -> Result<bool, DiskError> {
+        self.disk.exists(path)
+    }
+
+    fn lock(&self, path: &Path) -> Result<Option<Box<dyn DiskLock>>, DiskError> {
+        self.disk.lock(path)
+    }
+
+    fn space(&self, path: &Path) -> Result<Space, DiskError> {
+        self.disk.space(path)
+    }
+}
+
+/// Entries are written and expired files deleted by two threads.
+#[test]
+fn a_queue_file_that_is_being_made_is_not_taken_for_what_a_crash_left() {
+    let disk = Arc::new(Meanwhile { disk: MemoryDisk::new(), act: Mutex::new(None) });
+    let store = Arc::new(Store::open(Arc::<Meanwhile>::clone(&disk), options()).unwrap().0);
+    for number in 0..11 {
+        append(&store, 0, number);
+        if number > 8 {
+            store.sync(&mut Vec::new()).unwrap();
+            let sweeper = Arc::clone(&store);
+            let sweep = move || assert_eq!(sweeper.delete_expired_files(&topic(), QueueId(0)).unwrap(), 0);
+            *disk.act.lock().unwrap() = Some(Box::new(sweep));
+            store.flush().unwrap();
+        }
+    }
+    *disk.act.lock().unwrap() = None;
+    assert_eq!(check(&open(&disk.disk.crash(Crash::KeepAll)), 0), (0, 11));
 }

@@ -15,6 +15,8 @@ use crate::commit_log::Patience;
 use crate::disk::{DiskError, DiskFile};
 use crate::segments::{self, Found, SegmentError};
 
+/// What says how large the files are.
+const SETTING: &str = "mappedFileSizeConsumeQueue";
 /// Entries looked at at once behind an expected end.
 const LOOK_AHEAD_UNITS: usize = 128;
 /// Queue offsets beyond this are not believed: their place in the files could not be told.
@@ -199,7 +201,9 @@ impl QueueFiles {
         id: QueueId,
         log_start: LogOffset,
     ) -> Result<usize, SegmentError> {
-        let found = self.find(topic, id)?;
+        // Its next file may be made right now.
+        let (directory, bytes) = (self.directory(topic, id), self.file_bytes as u64);
+        let found = segments::find_while_written(&*self.disk, &directory, bytes, SETTING)?;
         let mut deleted = 0;
         for file in found.iter().take(found.len().saturating_sub(1)) {
             let end = (file.base + self.file_bytes) / UNIT_BYTES;
@@ -215,7 +219,7 @@ impl QueueFiles {
         }
         if deleted > 0 {
             self.close(topic, id);
-            self.disk.sync_directory(&self.directory(topic, id))?;
+            self.disk.sync_directory(&directory)?;
         }
         Ok(deleted)
     }
@@ -242,7 +246,7 @@ impl QueueFiles {
 
     fn find(&self, topic: &TopicName, id: QueueId) -> Result<Vec<Found>, SegmentError> {
         let directory = self.directory(topic, id);
-        segments::find(&*self.disk, &directory, self.file_bytes as u64, "mappedFileSizeConsumeQueue")
+        segments::find(&*self.disk, &directory, self.file_bytes as u64, SETTING)
     }
 
     fn is_kept(
