@@ -24,7 +24,7 @@ fn found(bug: Bug) -> Option<(u64, String)> {
 }
 
 #[test]
-#[ignore = "takes minutes in a debug build: cargo test --release -p cometmq-sim -- --ignored"]
+#[ignore = "takes minutes in a debug build; the gate runs it: cargo xtask test --part sim"]
 fn each_planted_bug_is_found_and_the_seed_that_finds_it_holds_without() {
     check(&Bug::ALL);
 }
