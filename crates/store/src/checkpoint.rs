@@ -158,6 +158,11 @@ impl DurablePosition {
         if self.get() > end { self.0.save(disk, [end.0]) } else { Ok(()) }
     }
 
+    /// Remembers, durably, that the log is durable up to `position` at least.
+    pub fn raise(&mut self, disk: &dyn Disk, position: LogOffset) -> Result<(), DiskError> {
+        if self.get() < position { self.0.save(disk, [position.0]) } else { Ok(()) }
+    }
+
     /// Writes the position. It needs no sync: an older one is true as well.
     pub fn note(&mut self, disk: &dyn Disk, position: LogOffset) -> Result<(), DiskError> {
         self.0.note(disk, [position.0])

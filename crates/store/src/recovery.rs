@@ -18,7 +18,7 @@ use cometmq_protocol::message::RecordView;
 use cometmq_protocol::message::record::{BLANK_BYTES, MAGIC_BLANK, RECORD_BYTES_MIN};
 use cometmq_protocol::{LogOffset, Millis};
 
-use crate::checkpoint::{DispatchedPosition, JavaCheckpoint};
+use crate::checkpoint::{DispatchedPosition, DurablePosition, JavaCheckpoint};
 use crate::consume_queue::QueueFiles;
 use crate::cutting;
 use crate::disk::{self, Disk, DiskError, DiskFile};
@@ -86,12 +86,20 @@ pub(crate) struct Known {
     pub java: JavaCheckpoint,
 }
 
-/// Finds the end of the log and completes the queues. `position` is where the next start begins.
+/// What the next start goes by.
+pub(crate) struct Positions<'a> {
+    /// Where it begins.
+    pub dispatched: &'a mut DispatchedPosition,
+    /// What it takes for no torn tail.
+    pub durable: &'a mut DurablePosition,
+}
+
+/// Finds the end of the log and completes the queues.
 pub(crate) fn recover(
     layout: &Layout<'_>,
     clean: bool,
     mut known: Known,
-    position: &mut DispatchedPosition,
+    positions: Positions<'_>,
 ) -> Result<Recovered, SegmentError> {
     let segment_bytes = layout.segment_bytes as u64;
     cutting::resume(&**layout.disk, layout.cutting, layout.log_directories, segment_bytes)?;
@@ -118,9 +126,9 @@ pub(crate) fn recover(
         (known.dispatched, known.durable) = (None, LogOffset(0));
     }
     let from = log.starting_point(known.dispatched, known.java)?;
-    if position.get() > from {
+    if positions.dispatched.get() > from {
         // Segments were taken away. Once the log is as long again, all before that position would count as seen.
-        position.save(&**layout.disk, from)?;
+        positions.dispatched.save(&**layout.disk, from)?;
     }
     // Beyond the log's end when segments were taken away.
     let durable = if known.durable <= log.limit() { from.max(known.durable) } else { from };
@@ -130,8 +138,10 @@ pub(crate) fn recover(
         None => {
             // A queue lacks entries before the starting point: its files are older than the checkpoint says.
             tracing::warn!(from = %from, "consume queues lack entries; rebuilding all of them from the log's start");
-            // Their files go: a start that finds some of them made anew must not take that for all.
-            position.save(&**layout.disk, log.start())?;
+            // Their files go: a start that finds some of them made anew must not take that for all. It has to know what it
+            // would have known by its starting point: damage before that is no torn tail.
+            positions.durable.raise(&**layout.disk, durable)?;
+            positions.dispatched.save(&**layout.disk, log.start())?;
             replay(layout, &log, log.start(), durable, true)?
                 .expect("a queue whose every entry is seen takes any offset")
         }

@@ -21,7 +21,7 @@ use crate::flush::{Flushing, NOTE_LOG_BYTES, Syncing};
 use crate::index::{Index, IndexError, IndexOptions, KeyHashes, Keys};
 use crate::planted::{Bug, planted};
 use crate::queues::Queues;
-use crate::recovery::{self, Beside, Known, Layout, RecoveryReport};
+use crate::recovery::{self, Beside, Known, Layout, Positions, RecoveryReport};
 use crate::segments::SegmentError;
 
 /// Bytes of recent records in memory.
@@ -164,7 +164,8 @@ impl Store {
             beside: options.beside,
         };
         let ends = Known { dispatched: known, durable: durable_known, java };
-        let recovered = recovery::recover(&layout, clean, ends, &mut position)?;
+        let positions = Positions { dispatched: &mut position, durable: &mut durable };
+        let recovered = recovery::recover(&layout, clean, ends, positions)?;
         let end = recovered.end;
         java.doubt_times(recovered.last_stored_at);
         let last_stored_at = recovered.last_stored_at.max(java.physic);

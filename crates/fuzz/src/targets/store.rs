@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cometmq_protocol::message::RecordView;
-use cometmq_protocol::{QueueOffset, message::record};
+use cometmq_protocol::{LogOffset, QueueOffset, message::record};
 use cometmq_store::batch_queue::{self, BatchQueue};
 use cometmq_store::checkpoint::JavaCheckpoint;
 use cometmq_store::consume_queue::UNIT_BYTES;
@@ -84,11 +84,13 @@ pub fn checkpoint(data: &[u8]) -> Outcome {
 pub fn recovery(data: &[u8]) -> Outcome {
     let Some((layout, rest)) = data.split_first() else { return Outcome::refused("no layout") };
     let disk = Arc::new(MemoryDisk::new());
-    match lay_out(&disk, *layout, rest).map(|()| open(&disk)) {
+    match lay_out(&disk, *layout, rest).map(|()| open(&disk, LogOffset(0))) {
         Err(error) => Outcome::refused(error),
         Ok(Err(refusal)) => Outcome::refused(refusal),
         Ok(Ok((first, found))) => {
-            let (second, again) = open(&disk).expect("what was opened once can be opened again");
+            // Where queues were rebuilt it begins at the log's start: damage is what the first one took for it.
+            let (second, again) =
+                open(&disk, first.scanned_from).expect("what was opened once can be opened again");
             assert_eq!(again, found, "recovering twice finds the same: {first:?}, then {second:?}");
             assert_eq!(second.end, first.end, "recovering twice ends the log at the same place");
             assert!(first.end >= first.scanned_from, "what is durable is not cut");
@@ -125,9 +127,12 @@ fn lay_out(disk: &MemoryDisk, layout: u8, data: &[u8]) -> Result<(), DiskError> 
     Ok(())
 }
 
-/// Opens the store and reads every message in it: topic, queue, offset and place.
+/// Opens the store and reads every message in it: topic, queue, offset and place. Before `durable` there may be damage.
 #[allow(clippy::type_complexity)]
-fn open(disk: &Arc<MemoryDisk>) -> Result<(RecoveryReport, Vec<(String, i32, i64, i64)>), String> {
+fn open(
+    disk: &Arc<MemoryDisk>,
+    durable: LogOffset,
+) -> Result<(RecoveryReport, Vec<(String, i32, i64, i64)>), String> {
     let options = StoreOptions {
         segment_bytes: SEGMENT_BYTES as i64,
         queue_file_bytes: 400,
@@ -151,7 +156,7 @@ fn open(disk: &Arc<MemoryDisk>) -> Result<(RecoveryReport, Vec<(String, i32, i64
             };
             store.read(&[*unit], &mut Vec::new(), &mut check).expect("a disk in memory reads");
             assert!(
-                whole || unit.log_offset < report.scanned_from,
+                whole || unit.log_offset < report.scanned_from.max(durable),
                 "each entry has its record, or leads into damage"
             );
             let offset = queue.min().0 + number as i64;
