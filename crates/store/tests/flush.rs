@@ -10,7 +10,7 @@ use std::thread;
 use cometmq_protocol::message::Record;
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{Millis, QueueId};
-use cometmq_store::disk::{Crash, DiskError, DiskFile, DiskLock, Entry, Space, Volume};
+use cometmq_store::disk::{Crash, DiskError, DiskFile, DiskOver, Volume};
 use cometmq_store::{AppendError, Disk, FlushPolicy, MemoryDisk, Queue, Store, StoreOptions};
 
 /// Queues beside the busy one: more than are synced one by one.
@@ -51,44 +51,16 @@ impl Watched {
     }
 }
 
-impl Disk for Watched {
+impl DiskOver for Watched {
+    fn below(&self) -> &dyn Disk {
+        &self.disk
+    }
+
     fn open(&self, path: &Path, create: bool) -> Result<Arc<dyn DiskFile>, DiskError> {
         if create && path.starts_with("/store/consumequeue/Many") {
             self.file_is_made();
         }
         self.disk.open(path, create)
-    }
-
-    fn list(&self, directory: &Path) -> Result<Vec<Entry>, DiskError> {
-        self.disk.list(directory)
-    }
-
-    fn create_directory(&self, path: &Path) -> Result<(), DiskError> {
-        self.disk.create_directory(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> Result<(), DiskError> {
-        self.disk.remove_file(path)
-    }
-
-    fn sync_directory(&self, path: &Path) -> Result<(), DiskError> {
-        self.disk.sync_directory(path)
-    }
-
-    fn exists(&self, path: &Path) -> Result<bool, DiskError> {
-        self.disk.exists(path)
-    }
-
-    fn lock(&self, path: &Path) -> Result<Option<Box<dyn DiskLock>>, DiskError> {
-        self.disk.lock(path)
-    }
-
-    fn space(&self, path: &Path) -> Result<Space, DiskError> {
-        self.disk.space(path)
     }
 
     fn volume(&self, directory: &Path) -> Result<Option<Arc<dyn Volume>>, DiskError> {

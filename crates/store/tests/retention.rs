@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use cometmq_protocol::message::Record;
 use cometmq_protocol::names::TopicName;
 use cometmq_protocol::{LogOffset, Millis, QueueId, QueueOffset};
-use cometmq_store::disk::{Call, Crash, DiskFile, DiskLock, Entry, Fault, Space};
+use cometmq_store::disk::{Call, Crash, DiskFile, DiskOver, Fault};
 use cometmq_store::{Disk, DiskError, FlushPolicy, MemoryDisk, Store, StoreOptions};
 
 use reading::each_record;
@@ -292,7 +292,11 @@ impl fmt::Debug for Meanwhile {
     }
 }
 
-impl Disk for Meanwhile {
+impl DiskOver for Meanwhile {
+    fn below(&self) -> &dyn Disk {
+        &self.disk
+    }
+
     fn open(&self, path: &Path, create: bool) -> Result<Arc<dyn DiskFile>, DiskError> {
         let is_new = create && !self.disk.exists(path)?;
         let file = self.disk.open(path, create);
@@ -300,38 +304,6 @@ impl Disk for Meanwhile {
             act();
         }
         file
-    }
-
-    fn list(&self, directory: &Path) -> Result<Vec<Entry>, DiskError> {
-        self.disk.list(directory)
-    }
-
-    fn create_directory(&self, path: &Path) -> Result<(), DiskError> {
-        self.disk.create_directory(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> Result<(), DiskError> {
-        self.disk.remove_file(path)
-    }
-
-    fn sync_directory(&self, path: &Path) -> Result<(), DiskError> {
-        self.disk.sync_directory(path)
-    }
-
-    fn exists(&self, path: &Path) -> Result<bool, DiskError> {
-        self.disk.exists(path)
-    }
-
-    fn lock(&self, path: &Path) -> Result<Option<Box<dyn DiskLock>>, DiskError> {
-        self.disk.lock(path)
-    }
-
-    fn space(&self, path: &Path) -> Result<Space, DiskError> {
-        self.disk.space(path)
     }
 }
 

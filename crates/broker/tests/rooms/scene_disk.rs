@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
-use cometmq_store::disk::{DiskLock, Entry, Space};
+use cometmq_store::disk::DiskOver;
 use cometmq_store::{Disk, DiskError, DiskFile, MemoryDisk};
 
 #[derive(Clone, Debug)]
@@ -24,41 +24,13 @@ struct SceneFile {
     on: SceneDisk,
 }
 
-impl Disk for SceneDisk {
+impl DiskOver for SceneDisk {
+    fn below(&self) -> &dyn Disk {
+        &self.disk
+    }
+
     fn open(&self, path: &Path, create: bool) -> Result<Arc<dyn DiskFile>, DiskError> {
         Ok(Arc::new(SceneFile { file: self.disk.open(path, create)?, on: self.clone() }))
-    }
-
-    fn list(&self, directory: &Path) -> Result<Vec<Entry>, DiskError> {
-        self.disk.list(directory)
-    }
-
-    fn create_directory(&self, path: &Path) -> Result<(), DiskError> {
-        self.disk.create_directory(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> Result<(), DiskError> {
-        self.disk.remove_file(path)
-    }
-
-    fn sync_directory(&self, path: &Path) -> Result<(), DiskError> {
-        self.disk.sync_directory(path)
-    }
-
-    fn exists(&self, path: &Path) -> Result<bool, DiskError> {
-        self.disk.exists(path)
-    }
-
-    fn lock(&self, path: &Path) -> Result<Option<Box<dyn DiskLock>>, DiskError> {
-        self.disk.lock(path)
-    }
-
-    fn space(&self, path: &Path) -> Result<Space, DiskError> {
-        self.disk.space(path)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The targets, by subject: [`wire`] frames and headers, [`record`] what the log and batches hold, [`store`] the files
-//! beside the log, [`index`] the index of keys, [`json`] bodies and config files, [`namesrv`] registrations, [`properties_file`] settings.
+//! beside the log, [`index`] the index of keys, [`json`] bodies and config files, [`namesrv`] registrations,
+//! [`properties_file`] settings.
 //!
 //! To add one: write a function here, add its row to [`TARGETS`], and a wrapper of one line in `fuzz/fuzz_targets/`.
 

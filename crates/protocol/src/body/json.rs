@@ -47,9 +47,11 @@ pub enum BodyError {
 
 /// Reads a body.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyError> {
-    let objects = memchr::memchr_iter(b'{', bytes).count();
-    if bytes.len() > SMALL_BYTES && objects > bytes.len() / OBJECT_BYTES_MIN {
-        return Err(BodyError::Hollow { objects, bytes: bytes.len() });
+    if bytes.len() > SMALL_BYTES {
+        let objects = memchr::memchr_iter(b'{', bytes).count();
+        if objects > bytes.len() / OBJECT_BYTES_MIN {
+            return Err(BodyError::Hollow { objects, bytes: bytes.len() });
+        }
     }
     match serde_json::from_slice(bytes) {
         Ok(value) => Ok(value),

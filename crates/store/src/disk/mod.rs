@@ -2,6 +2,7 @@
 //! disk can be made to happen in a test.
 
 mod memory;
+mod over;
 mod real;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use memory::{Call, Chance, Crash, Fate, Fault, MemoryDisk, Unsynced};
+pub use over::DiskOver;
 pub use real::RealDisk;
 
 /// An operation on a disk that failed: what, where, and the system's reason.
